@@ -43,5 +43,21 @@ type MilliCores int64
 // PPM is a dimensionless fraction, in parts per million.
 type PPM int64
 
-// One is the fraction 1 in parts per million.
-const One PPM = 1_000_000
+// One of each quantity, in its own integer.
+const (
+	Joule       Microjoules  = 1_000_000
+	Watt        Microwatts   = 1_000_000
+	DollarJoule Credits      = 1_000_000 // 1 $J
+	Times       Price        = 1_000     // 1x
+	Celsius     MilliCelsius = 1_000
+	Core        MilliCores   = 1_000
+	CoreSecond  CoreTime     = 1_000_000_000
+	KiB         Bytes        = 1 << 10
+	MiB         Bytes        = 1 << 20
+	GiB         Bytes        = 1 << 30
+	TiB         Bytes        = 1 << 40
+	Byte        Bits         = 8
+
+	// One is the fraction 1 in parts per million.
+	One PPM = 1_000_000
+)

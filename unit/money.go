@@ -1,0 +1,136 @@
+package unit
+
+import "strings"
+
+// The quantities of the market: money, prices, rates of spending.
+
+// moneyScale is shared by money, spend and rate; letters come without spaces.
+func moneyScale(letters string) (int64, int64, bool) {
+	switch strings.TrimSuffix(letters, "$J") {
+	case "":
+		return 1e6, 1, true
+	case "k", "K":
+		return 1e9, 1, true
+	case "M":
+		return 1e12, 1, true
+	default:
+		return 0, 0, false
+	}
+}
+
+var money = grammar{
+	kind: "money", noun: "money",
+	hint: `money is written 500 or "500 $J"`,
+	most: "9223372 M$J", least: "0.000001 $J",
+	scale: moneyScale,
+}
+
+var price = grammar{
+	kind: "price", noun: "a price",
+	hint: "a price is written 3x, in multiples of the base price",
+	most: "9223372036854775x", least: "0.001x",
+	scale: func(letters string) (int64, int64, bool) {
+		return 1e3, 1, letters == "x" || letters == "\u00d7"
+	},
+}
+
+var spend = grammar{
+	kind: "spending rate", noun: "a spending rate",
+	hint: "a spending rate is written 16/s, in $J per second of wall time",
+	most: "9223372 M$J/s", least: "0.000001 $J/s",
+	scale: func(letters string) (int64, int64, bool) {
+		amount, per, found := strings.Cut(letters, "/")
+		times, _, ok := moneyScale(amount)
+		if !found || !ok {
+			return 0, 0, false
+		}
+		switch per {
+		case "s":
+			return times, 1, true
+		case "min":
+			return times, 60, true
+		case "h":
+			return times, 3600, true
+		default:
+			return 0, 0, false
+		}
+	},
+}
+
+var rate = grammar{
+	kind: "rate", noun: "a price per core-second",
+	hint: `a price per core-second is written "9.8 $J/core-s"`,
+	most: "9223372 M$J/core-s", least: "0.000001 $J/core-s",
+	scale: func(letters string) (int64, int64, bool) {
+		amount, found := strings.CutSuffix(letters, "/core-s")
+		if !found {
+			return 0, 0, false
+		}
+		return moneyScale(amount)
+	},
+}
+
+// ParseCredits reads 500, 500 $J, 2k, 0.5M.
+func ParseCredits(text string) (Credits, error) {
+	v, err := money.parse(text)
+	return Credits(v), err
+}
+
+// String is the exact amount: "500 $J", "0.25 $J".
+func (c Credits) String() string {
+	return decimal(int64(c), 6) + " $J"
+}
+
+// Short is the amount for people, to about three digits: "9.8 $J", "12.3k $J".
+func (c Credits) Short() string {
+	return short(int64(c), 6, "", " $J")
+}
+
+// ParsePrice reads 3x, 0.5x.
+func ParsePrice(text string) (Price, error) {
+	v, err := price.parse(text)
+	return Price(v), err
+}
+
+// String is the exact price: "2.3x".
+func (p Price) String() string {
+	return decimal(int64(p), 3) + "x"
+}
+
+// Short is the price for people, to about three digits: "2.3x".
+func (p Price) Short() string {
+	return short(int64(p), 3, "", "x")
+}
+
+// ParseSpend reads 16/s, 16 $J/s, 960/min, 2k/h; always per wall time, rounded
+// down to a whole micro-$J per second.
+func ParseSpend(text string) (Spend, error) {
+	v, err := spend.parse(text)
+	return Spend(v), err
+}
+
+// String is the exact rate of spending: "16 $J/s".
+func (s Spend) String() string {
+	return decimal(int64(s), 6) + " $J/s"
+}
+
+// Short is the rate of spending for people: "16.3 $J/s".
+func (s Spend) Short() string {
+	return short(int64(s), 6, "", " $J/s")
+}
+
+// ParseRate reads 9.8 $J/core-s.
+func ParseRate(text string) (Rate, error) {
+	v, err := rate.parse(text)
+	return Rate(v), err
+}
+
+// String is the exact rate: "9.8 $J/core-s".
+func (r Rate) String() string {
+	return decimal(int64(r), 6) + " $J/core-s"
+}
+
+// Short is the rate for people: "9.8 $J/core-s".
+func (r Rate) Short() string {
+	return short(int64(r), 6, "", " $J/core-s")
+}
