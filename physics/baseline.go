@@ -1,0 +1,102 @@
+package physics
+
+import (
+	"math"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// Constants of the idle baseline.
+const (
+	// block is the time over which power is averaged before it may become a
+	// minimum. Shorter blocks make the envelope follow the sensor's jitter
+	// downwards; longer ones find fewer quiet moments.
+	block = time.Second
+
+	// bucket and buckets make the window of 10 minutes: idle power that has
+	// risen (fans, a warmer room) is believed after that long.
+	bucket  = 10 * time.Second
+	buckets = 60
+
+	// quiet is the most that the machine may be doing while a block counts as
+	// idle: 5 % of one core. A machine at rest is below it most seconds.
+	quiet = unit.MilliCores(50)
+)
+
+// Baseline is the idle power of the node: the rolling lower envelope of its
+// power over the last 10 minutes.
+//
+// Only blocks in which next to nothing ran are taken for idle power. While
+// there are none, the last estimate is kept (at first the prior, which is the
+// sensor's own figure), but never above the least power seen in the window,
+// idle or not: idle power can't exceed what the whole node burns. It is never
+// computed as what utilisation leaves over, because that makes it fall to
+// nothing under load. On a modelled source do not observe at all: the model's
+// idle power is the prior, and it is exact.
+//
+// The zero value has a prior of 0.
+type Baseline struct {
+	estimate unit.Microwatts
+	ring     [buckets]envelope
+
+	energy  unit.Microjoules // of the block that is being filled
+	elapsed time.Duration
+	busy    unit.CoreTime
+}
+
+// envelope holds the least powers of one bucket of time.
+type envelope struct {
+	index   int64 // bucket number since the clock's origin, plus one; 0 = empty
+	lowest  unit.Microwatts
+	resting unit.Microwatts // lowest of the quiet blocks; noPower if there are none
+}
+
+const noPower unit.Microwatts = math.MaxInt64
+
+// NewBaseline starts from prior, the idle power that the sensor declares.
+func NewBaseline(prior unit.Microwatts) Baseline {
+	return Baseline{estimate: max(prior, 0)}
+}
+
+// Observe takes the node's energy and its busy core time (all cores, everything
+// that ran) over the interval that ended at now.
+func (b *Baseline) Observe(now unit.Instant, interval time.Duration, energy unit.Microjoules, busy unit.CoreTime) {
+	if interval <= 0 || energy < 0 || busy < 0 {
+		return // nothing can be learnt from it
+	}
+	b.energy += energy
+	b.elapsed += interval
+	b.busy += busy
+	if b.elapsed < block {
+		return
+	}
+	power := unit.Microwatts(unit.MulDivSat(int64(b.energy), int64(time.Second), int64(b.elapsed)))
+	resting := b.busy <= quiet.In(b.elapsed)
+	b.energy, b.elapsed, b.busy = 0, 0, 0
+	b.record(int64(now)/int64(bucket)+1, power, resting)
+}
+
+// Idle is the present estimate.
+func (b *Baseline) Idle() unit.Microwatts { return b.estimate }
+
+func (b *Baseline) record(index int64, power unit.Microwatts, resting bool) {
+	e := &b.ring[uint64(index)%buckets]
+	if e.index != index {
+		*e = envelope{index: index, lowest: noPower, resting: noPower}
+	}
+	e.lowest = min(e.lowest, power)
+	if resting {
+		e.resting = min(e.resting, power)
+	}
+	lowest, still := noPower, noPower
+	for _, e := range b.ring {
+		if e.index != 0 && e.index <= index && e.index > index-buckets {
+			lowest, still = min(lowest, e.lowest), min(still, e.resting)
+		}
+	}
+	if still != noPower {
+		b.estimate = still
+	}
+	b.estimate = min(b.estimate, lowest)
+}
