@@ -1,0 +1,76 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// RuntimeDir makes and checks the directory of sockets and locks: one per
+// machine for root, one per user otherwise, so that all of a user's terminals
+// meet in one market.
+//
+//	$MAXWELL_RUNTIME_DIR         if set (tests, several markets in one test machine)
+//	/run/maxwell                 root
+//	$XDG_RUNTIME_DIR/maxwell     a user's session
+//	/run/user/UID/maxwell        the same for a shell without that variable (su, cron)
+//	/tmp/maxwell-UID             otherwise
+//
+// The directory must be a real directory, owned by uid, and closed to all
+// others; anything else in its place is refused, never repaired: in /tmp it
+// may be somebody's trap.
+func RuntimeDir(r Roots, uid int, getenv func(string) string) (string, error) {
+	if dir := getenv("MAXWELL_RUNTIME_DIR"); dir != "" {
+		return dir, ownDir(dir, uid)
+	}
+	if uid == 0 {
+		if dir := r.Path("/run/maxwell"); isDir(r.Path("/run")) {
+			return dir, ownDir(dir, uid)
+		}
+	} else {
+		for _, session := range []string{getenv("XDG_RUNTIME_DIR"), r.Path("/run/user/" + strconv.Itoa(uid))} {
+			// A session directory of another user (after su) is not ours.
+			if filepath.IsAbs(session) && checkDir(session, uid) == nil {
+				dir := filepath.Join(session, "maxwell")
+				return dir, ownDir(dir, uid)
+			}
+		}
+	}
+	dir := r.Path("/tmp/maxwell-" + strconv.Itoa(uid))
+	return dir, ownDir(dir, uid)
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// ownDir makes the directory if it is missing and checks it in any case.
+func ownDir(dir string, uid int) error {
+	err := os.Mkdir(dir, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make runtime directory %s: %w", dir, plain(err))
+	}
+	return checkDir(dir, uid)
+}
+
+func checkDir(dir string, uid int) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("check runtime directory %s: %w", dir, plain(err))
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return fmt.Errorf("check runtime directory %s: not a directory: %w", dir, ErrDenied)
+	case !ok || int(st.Uid) != uid:
+		return fmt.Errorf("check runtime directory %s: not owned by uid %d: %w", dir, uid, ErrDenied)
+	case info.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("check runtime directory %s: mode %04o lets others in; chmod 0700 it: %w", dir, info.Mode().Perm(), ErrDenied)
+	}
+	return nil
+}
