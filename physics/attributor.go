@@ -46,6 +46,9 @@ type Attributor struct {
 	faults uint64
 }
 
+// NewAttributor is an attributor without slots.
+func NewAttributor() *Attributor { return new(Attributor) }
+
 // Grow makes room for n slots.
 func (a *Attributor) Grow(n int) {
 	if missing := n + 1 - len(a.carry); missing > 0 {

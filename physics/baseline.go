@@ -35,10 +35,15 @@ const (
 // nothing under load. On a modelled source do not observe at all: the model's
 // idle power is the prior, and it is exact.
 //
-// The zero value has a prior of 0.
+// The zero value is ready, with a prior of 0.
 type Baseline struct {
-	estimate unit.Microwatts
-	ring     [buckets]envelope
+	Prior unit.Microwatts // idle power that the sensor declares; set before the first Observe
+
+	resting unit.Microwatts // last found
+	lowest  unit.Microwatts // least power in the window
+	rested  bool            // resting was found
+	seen    bool            // lowest was found
+	ring    [buckets]envelope
 
 	energy  unit.Microjoules // of the block that is being filled
 	elapsed time.Duration
@@ -54,10 +59,8 @@ type envelope struct {
 
 const noPower unit.Microwatts = math.MaxInt64
 
-// NewBaseline starts from prior, the idle power that the sensor declares.
-func NewBaseline(prior unit.Microwatts) Baseline {
-	return Baseline{estimate: max(prior, 0)}
-}
+// NewBaseline is a baseline without a prior.
+func NewBaseline() *Baseline { return new(Baseline) }
 
 // Observe takes the node's energy and its busy core time (all cores, everything
 // that ran) over the interval that ended at now.
@@ -78,7 +81,16 @@ func (b *Baseline) Observe(now unit.Instant, interval time.Duration, energy unit
 }
 
 // Idle is the present estimate.
-func (b *Baseline) Idle() unit.Microwatts { return b.estimate }
+func (b *Baseline) Idle() unit.Microwatts {
+	idle := max(0, b.Prior)
+	if b.rested {
+		idle = b.resting
+	}
+	if b.seen {
+		idle = min(idle, b.lowest)
+	}
+	return idle
+}
 
 func (b *Baseline) record(index int64, power unit.Microwatts, resting bool) {
 	e := &b.ring[uint64(index)%buckets]
@@ -90,13 +102,14 @@ func (b *Baseline) record(index int64, power unit.Microwatts, resting bool) {
 		e.resting = min(e.resting, power)
 	}
 	lowest, still := noPower, noPower
-	for _, e := range b.ring {
+	for i := range b.ring {
+		e := &b.ring[i]
 		if e.index != 0 && e.index <= index && e.index > index-buckets {
 			lowest, still = min(lowest, e.lowest), min(still, e.resting)
 		}
 	}
+	b.lowest, b.seen = lowest, true
 	if still != noPower {
-		b.estimate = still
+		b.resting, b.rested = still, true
 	}
-	b.estimate = min(b.estimate, lowest)
 }
