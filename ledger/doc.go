@@ -16,10 +16,11 @@
 //	balance   = credits posted - debits posted
 //	available = balance - debits pending
 //
-// A transfer moves Amount from its debit account to its credit account, so
-// the sum of all balances is always zero. The two posted sums only ever grow; a correction is another
-// transfer, never an edit. The two pending sums are the open holds: a hold
-// adds its amount, and posting, voiding or expiry takes it off again.
+// A transfer moves Amount from its debit account to its credit account, so the
+// sum of all balances is always zero. The two posted sums only ever grow; a
+// correction is another transfer, never an edit. The two pending sums are the
+// open holds: a hold adds its amount, and posting, voiding or expiry takes it
+// off again.
 //
 //	pending(id 1, 100) --+-- post(60):  60 move, 40 are released
 //	                     +-- void:      100 are released
@@ -37,17 +38,18 @@
 //     in the order in which the statuses are declared.
 //   - Idempotent: the client makes the 128-bit id before it sends. The same id
 //     again gives Exists (same body) or ExistsDifferent, and moves nothing.
-//   - Exactly once for ever, in bounded memory: the last Config.Window transfers are
-//     remembered; whatever is older than a forgotten one is refused as Stale
-//     because of its time, whether it was seen or not. Nothing is ever applied
-//     twice because it was forgotten.
+//   - Exactly once for ever, in bounded memory: the last Config.Window
+//     transfers are remembered; whatever is not younger than a forgotten one is
+//     refused as Stale because of its time, whether it was seen or not. Nothing
+//     is ever applied twice because it was forgotten.
 //   - A chain (transfers linked to their successor, see ApplyAll) happens as a
 //     whole or not at all.
 //   - Sums have 128 bits and balances stay within int64 (Overflow is a
 //     refusal), so Balance is always exact.
 //   - Deterministic: the same calls give the same state and the same answers;
-//     Accounts iterates in order of names. Apply does not allocate once the
-//     window has reached its size.
+//     Accounts iterates in order of names. Apply allocates nothing once the
+//     window has reached its size, but for the map of ids, which is built anew
+//     now and then (8 bytes a transfer on average).
 //
 // # What the caller must do
 //
