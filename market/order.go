@@ -1,33 +1,25 @@
-// Package market is the order book of the processor: it ranks before an epoch
-// and prices after it.
 package market
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
-// Unit is the commodity of an epoch.
-type Unit uint8
-
-// The two commodities. Which one is in force is chosen from previous epochs
-// only (UnitChooser), so that no bid of this epoch can move it.
-const (
-	Cores Unit = iota
-	Watts
-)
-
 // Order is one wallet's standing in the coming epoch: its bid (already paced)
 // and its forecast demand.
 type Order struct {
-	ID      uint64          // canonical order among equal scores
+	ID      uint64          // unique; canonical order among equal scores
 	Bid     unit.Rate       // b_i
 	Reserve unit.Rate       // r_i: class reserve (e-class x grid factor)
 	Energy  unit.Microwatts // e_i: class watts per core
 	Demand  unit.CoreTime   // q_i forecast, already cut to cores x epoch
 	Balance unit.Credits    // what the wallet may spend, deposit excluded
-	Deposit unit.Credits    // locked; weighs the floor
+	// Deposit weighs the floor. It must be an amount that the bid cannot
+	// change (the energy part of the locked deposit), or a high bid would buy
+	// floor that it never pays for.
+	Deposit unit.Credits
 	Solvent bool
 }
 
@@ -46,6 +38,7 @@ type Epoch struct {
 // Class is how enforcement has to treat an allocation (DESIGN section 7).
 type Class uint8
 
+// The classes, in the order in which the processor should serve them.
 const (
 	Idle   Class = iota // nothing asked for
 	Served              // whole demand
@@ -57,6 +50,9 @@ const (
 // Refusal says why an order got less than it asked for.
 type Refusal uint8
 
+// The refusals. When two apply, the one that would have to change first is
+// given: insolvency before the reserve, the reserve before the demand, the
+// market before the wallet.
 const (
 	NotRefused   Refusal = iota
 	Outbid               // score below the margin
@@ -67,27 +63,33 @@ const (
 	NoDemand
 )
 
+// Tiers is how many loser classes enforcement is asked to tell apart. Weights
+// of a cgroup span about five orders of magnitude and neighbours need a ratio
+// of 32 to matter, so a total order of losers does not exist there.
+const Tiers = 4
+
 // Allocation is one order's share of the coming epoch.
 type Allocation struct {
 	Time    unit.CoreTime // granted, floor included
 	Floor   unit.CoreTime // of which from the floor
-	Score   Bucket        // rank: bucket of (b_i - r_i)
+	Cap     unit.CoreTime // demand that the wallet backs; others are priced against no more
+	Score   Bucket        // rank: bucket of (b_i - r_i), per joule in Watts
 	Class   Class
 	Tier    uint8 // 0..3 for losers: 0 is nearest to the margin
 	Refusal Refusal
 }
 
-// Bucket is an index on the log-scale price ladder: 64 buckets an octave.
-type Bucket int32
-
 // Use is what one wallet did in the epoch that just ended.
 type Use struct {
 	ID     uint64
 	Score  Bucket          // as ranked
-	Energy unit.Microwatts // class watts per core, as ranked (Watts unit only)
-	Demand unit.CoreTime   // metered: run + runnable waiting, capped; as when stopped if Maxwell stopped it
-	Used   unit.CoreTime   // metered run
-	Floor  unit.CoreTime   // floor granted; the first units used are floor units
+	Energy unit.Microwatts // class watts per core, as ranked (used where watts are limited)
+	// Demand is metered: run + runnable waiting, at most cores x epoch and, of
+	// the waiting part, at most Allocation.Cap; as when stopped if Maxwell
+	// stopped it.
+	Demand unit.CoreTime
+	Used   unit.CoreTime // metered run
+	Floor  unit.CoreTime // floor granted; the first units used are floor units
 }
 
 // Outcome is what an epoch's prices came to.
@@ -97,4 +99,9 @@ type Outcome struct {
 	Demand       unit.CoreTime // total metered demand
 	Used         unit.CoreTime // total metered use
 	Misdelivered unit.CoreTime // time delivered out of score order
+}
+
+// panicf reports a broken invariant with its numbers.
+func panicf(format string, args ...any) {
+	panic(fmt.Sprintf(format, args...))
 }

@@ -1,0 +1,217 @@
+package market
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// member is one order of the marginal bucket.
+type member struct {
+	id    uint64
+	index int32
+	want  int64 // granules
+	watts unit.Microwatts
+	share int64 // granules
+}
+
+// Rank orders the coming epoch: who is served in full, who shares the margin,
+// who has lost. out[i] belongs to orders[i]. It takes O(n), sorts only the
+// marginal bucket (and nothing, where orders come in order of their ids), and
+// allocates nothing once its scratch has grown.
+func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
+	e.check()
+	if len(out) != len(orders) {
+		panicf("market: %d orders, room for %d allocations", len(orders), len(out))
+	}
+	m.reset()
+	deposits := uint64(0)
+	for i := range orders {
+		o := &orders[i]
+		out[i] = e.admit(o)
+		if out[i].Cap > 0 {
+			deposits += uint64(o.Deposit)
+		}
+	}
+	r := supply{time: e.Cores, energy: e.allowance()}
+	m.grantFloor(&e, orders, out, deposits, &r)
+	for i := range orders {
+		if rest := out[i].Cap - out[i].Floor; rest > 0 {
+			m.stand(out[i].Score, rest, r.energyOf(rest, orders[i].Energy))
+		}
+	}
+	margin := m.serve(&r)
+	m.assign(orders, out, margin)
+	if margin >= 0 {
+		m.shareMargin(&e, out, margin, r)
+	}
+}
+
+// admit decides what can be decided about o alone. Cap is its demand as far as
+// its wallet reaches.
+func (e *Epoch) admit(o *Order) Allocation {
+	if o.Demand < 0 || o.Reserve < 0 || o.Energy < 0 || o.Deposit < 0 {
+		panicf("market: order %d wants %d ns at a reserve of %d, %d uW, deposit %d",
+			o.ID, o.Demand, o.Reserve, o.Energy, o.Deposit)
+	}
+	switch {
+	case !o.Solvent:
+		return Allocation{Class: Frozen, Refusal: Insolvent}
+	case o.Bid < o.Reserve:
+		return Allocation{Class: Frozen, Refusal: BelowReserve}
+	case o.Demand == 0:
+		return Allocation{Class: Idle, Refusal: NoDemand, Score: e.score(o)}
+	}
+	a := Allocation{Score: e.score(o), Cap: o.Demand}
+	if most, binds := o.affords(e.backing(o)); binds {
+		a.Cap, a.Refusal = most, WalletBinds
+	}
+	return a
+}
+
+// backing is the price at which a wallet has to cover its demand: its bid, but
+// never more than twice the last spot (so that a high bid does not shrink what
+// it can buy), and never less than its own reserve.
+func (e *Epoch) backing(o *Order) unit.Rate {
+	return max(o.Reserve, min(o.Bid, 2*min(e.Spot, huge)))
+}
+
+// affords returns the core time that o's balance buys at p, and whether that
+// is less than it wants.
+func (o *Order) affords(p unit.Rate) (unit.CoreTime, bool) {
+	balance := uint64(max(o.Balance, 0))
+	needHi, needLo := bits.Mul64(uint64(p), uint64(o.Demand))
+	haveHi, haveLo := bits.Mul64(balance, uint64(unit.CoreSecond))
+	if needHi < haveHi || needHi == haveHi && needLo <= haveLo {
+		return o.Demand, false
+	}
+	most, _ := bits.Div64(haveHi, haveLo, uint64(p))
+	return unit.CoreTime(most), true
+}
+
+// supply is what is left to sell.
+type supply struct {
+	time   unit.CoreTime
+	energy int64 // nanojoules; huge when not limited
+}
+
+// energyOf is what t takes out of the allowance; nothing, where there is none.
+func (s *supply) energyOf(t unit.CoreTime, e unit.Microwatts) int64 {
+	if s.energy == huge {
+		return 0
+	}
+	return energyOf(t, e)
+}
+
+// stand puts demand into the book.
+func (m *Market) stand(b Bucket, t unit.CoreTime, amount int64) {
+	m.book.set(b)
+	c := &m.cells[b]
+	c.demand = min(c.demand+min(t, huge), huge)
+	c.amount = min(c.amount+amount, huge)
+}
+
+// serve takes supply off from the best score down and returns the first bucket
+// that cannot be served in full, or -1. What is left for it stays in r.
+func (m *Market) serve(r *supply) Bucket {
+	b := m.book.atOrBelow(Buckets - 1)
+	for ; b >= 0; b = m.book.atOrBelow(b - 1) {
+		c := &m.cells[b]
+		if c.demand > r.time || c.amount > r.energy {
+			return b
+		}
+		r.time -= c.demand
+		if r.energy != huge {
+			r.energy -= c.amount
+		}
+	}
+	return -1
+}
+
+// assign gives every order its class, and everybody above the margin its whole
+// demand.
+func (m *Market) assign(orders []Order, out []Allocation, margin Bucket) {
+	m.tied = m.tied[:0]
+	for i := range out {
+		a := &out[i]
+		if a.Class != Idle || a.Refusal == NoDemand {
+			continue
+		}
+		switch {
+		case a.Score > margin:
+			a.Class, a.Time = Served, a.Cap
+		case a.Score == margin:
+			a.Class, a.Time = Margin, a.Floor
+			o := &orders[i]
+			want := int64((a.Cap - a.Floor) / m.granule)
+			m.tied = append(m.tied, member{id: o.ID, index: int32(i), want: want, watts: o.Energy})
+		default:
+			a.Class, a.Time, a.Refusal = Loser, a.Floor, Outbid
+			a.Tier = uint8(min(Tiers-1, (margin-a.Score)/PerOctave))
+		}
+	}
+}
+
+// shareMargin divides what is left pro rata of demand in the marginal bucket.
+func (m *Market) shareMargin(e *Epoch, out []Allocation, margin Bucket, r supply) {
+	byID := func(a, b member) int { return cmp.Compare(a.id, b.id) }
+	if !slices.IsSortedFunc(m.tied, byID) {
+		slices.SortFunc(m.tied, byID)
+	}
+	want := int64(0)
+	for i := range m.tied {
+		want += m.tied[i].want
+	}
+	left := min(want, int64(r.time/m.granule))
+	if c := &m.cells[margin]; c.amount > r.energy {
+		left = min(left, unit.MulDiv(want, r.energy, c.amount))
+	}
+	for m.ration(left, want, e.Offset); ; m.ration(left, want, e.Offset) {
+		// Rounding up a hot member and down a cool one can pass the allowance
+		// by a few granules' energy: then a little less is sold.
+		over := m.energyOfShares(&r) - r.energy
+		if over <= 0 {
+			break
+		}
+		left -= min(left, 1+unit.MulDiv(over, want, m.cells[margin].amount))
+	}
+	for i := range m.tied {
+		t := &m.tied[i]
+		a := &out[t.index]
+		a.Time += unit.CoreTime(t.share) * m.granule
+		a.Refusal = Rationed
+		if left == 0 {
+			a.Class, a.Refusal = Loser, Outbid
+		}
+	}
+}
+
+func (m *Market) energyOfShares(r *supply) int64 {
+	sum := int64(0)
+	for i := range m.tied {
+		t := &m.tied[i]
+		sum += r.energyOf(unit.CoreTime(t.share)*m.granule, t.watts)
+	}
+	return sum
+}
+
+// ration divides left granules over want granules of demand by systematic
+// rounding: with cumulative demand C and one offset u, uniform in [0, want),
+// member k gets floor((C_k*left+u)/want) - floor((C_(k-1)*left+u)/want). That
+// is its exact share rounded down or up, additive in its demand, so that many
+// names get in expectation what one name gets.
+func (m *Market) ration(left, want int64, offset uint64) {
+	if want == 0 {
+		return
+	}
+	carried, _ := bits.Mul64(offset, uint64(want))
+	for i := range m.tied {
+		t := &m.tied[i]
+		hi, lo := bits.Mul64(uint64(t.want), uint64(left))
+		lo, c := bits.Add64(lo, carried, 0)
+		q, rest := bits.Div64(hi+c, lo, uint64(want))
+		t.share, carried = int64(q), rest
+	}
+}
