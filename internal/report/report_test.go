@@ -210,7 +210,11 @@ func TestStatementCheckFindsEveryBreak(t *testing.T) {
 		spoil func(*Statement)
 	}{
 		{"node energy", func(s *Statement) { s.Node.Idle++ }},
-		{"unattributed", func(s *Statement) { s.Node.Modelled = false; s.Node.Idle -= 3 * joule; s.Node.Unattributed += 3 * joule }},
+		{"unattributed", func(s *Statement) {
+			s.Node.Modelled = false
+			s.Node.Idle -= 3 * joule
+			s.Node.Unattributed += 3 * joule
+		}},
 		{"unattributed, modelled", func(s *Statement) { s.Node.Attributed -= 131 * joule; s.Node.Unattributed += 131 * joule }},
 		{"more burned than attributed", func(s *Statement) { s.Workloads[0].Energy += 2 * joule }},
 		{"parts", func(s *Statement) { s.Workloads[1].Rent++ }},
