@@ -22,7 +22,7 @@ func Absolute(p unit.Price, base unit.Rate) unit.Rate {
 }
 
 // Multiple is r in base prices, to the nearest 1/1000, so that it gives back
-// what Absolute was given wherever the base is above 1000 micro-$J. At a base
+// what Absolute was given wherever the base is above 2000 micro-$J. At a base
 // price of zero a positive rate is the greatest multiple, and zero is 0x.
 func Multiple(r, base unit.Rate) unit.Price {
 	if base == 0 {
