@@ -206,13 +206,14 @@ func (f PPM) Short() string {
 }
 
 // ParseDuration reads one number with its unit, 500ms, 10s, 10m, 2h, 7d, and
-// the compound form of time.Duration, 1h30m.
+// the compound form of time.Duration, 1h30m. Zero needs no unit.
 func ParseDuration(text string) (time.Duration, error) {
 	v, err := duration.parse(text)
 	if err == nil {
 		return time.Duration(v), nil
 	}
-	if d, compound := time.ParseDuration(strings.TrimSpace(text)); compound == nil && d >= 0 {
+	body := strings.TrimSpace(text)
+	if d, compound := time.ParseDuration(body); compound == nil && d >= 0 && !strings.HasPrefix(body, "+") {
 		return d, nil
 	}
 	return 0, err

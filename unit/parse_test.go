@@ -135,6 +135,7 @@ func TestParseRefuses(t *testing.T) {
 		{"bytes", "1e30G", `"1e30G" is more than 8388607 TiB; memory is written 512M, 4G or 4GiB (all in powers of 1024)`},
 		{"bytes", "-1", `"-1" is negative; memory is written 512M, 4G or 4GiB (all in powers of 1024)`},
 		{"duration", "10", `"10" has no unit; a duration is written 500ms, 10s, 10m or 2h`},
+		{"duration", "+1h30m", `"+1h30m" does not begin with a number; a duration is written 500ms, 10s, 10m or 2h`},
 		{"duration", "-1h30m", `"-1h30m" is negative; a duration is written 500ms, 10s, 10m or 2h`},
 		{"duration", "3 fortnights", `"3 fortnights" has the unknown unit "fortnights"; a duration is written 500ms, 10s, 10m or 2h`},
 		{"spend", "16", `"16" has no unit; a spending rate is written 16/s, in $J per second of wall time`},
