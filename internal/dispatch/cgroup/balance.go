@@ -1,0 +1,264 @@
+package cgroup
+
+import (
+	"math"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/market"
+)
+
+// Shape of the weights. All of it was measured on a 2-core VM with 50 ms
+// epochs; doc.go has the reasons.
+const (
+	lagGain   = 2.0 // exponent per core-epoch of lag; higher overshoots one scheduling slice
+	lagReach  = 2.0 // bound of the exponent: a weight moves by at most e^2 = 7.4 times
+	lagMemory = 2.0 // core-epochs remembered; more makes recovery from an impossible share slow
+
+	classStep = 16   // served over margin
+	loserStep = 32   // the winners' class over all losers of tier 0 together
+	tierStep  = 8    // between tiers of losers
+	lastTier  = 3    // four tiers
+	headroom  = 4    // base weights stay below max/headroom, so that lag can raise them
+	tolerance = 0.03 // a weight within 3 % of the written one is not written
+
+	// A floor slice is the least a loser is run for; a scheduler that looks
+	// once a tick (1-4 ms) cannot give less.
+	floorSlice = float64(time.Millisecond)
+	// A loser runs over its slice by up to a tick on each of two processors.
+	// More negative debt than that is leftovers, which cost no floor.
+	floorExcess = -8 * float64(time.Millisecond)
+
+	peakDecay = 2 * time.Second // how long a large share keeps the scale where it is
+)
+
+// span is the range of weights of a layout.
+type span struct {
+	least, most int64
+	usual       int64 // what the kernel gives a new group
+	idle        bool  // below least there is cpu.idle
+}
+
+// spanV1 and spanV2 are the ranges of cpu.shares and cpu.weight.
+func spanV1() span { return span{least: 2, most: 262144, usual: 1024} }
+func spanV2() span { return span{least: 1, most: 10000, usual: 100, idle: true} }
+
+// standing is what the balance remembers of one slot: the share in force since
+// the last epoch and how far delivery is behind it.
+type standing struct {
+	live    bool
+	class   market.Class
+	lifted  bool    // a loser that is being given its floor slice
+	granted float64 // ns per epoch, in force
+	lag     float64 // owed minus delivered, in core-epochs
+	debt    float64 // of a loser: floor owed, in ns of core time
+}
+
+// target is what a slot's group should be set to.
+type target struct {
+	weight int64
+	idle   bool
+	keep   bool // leave the weight as it is
+}
+
+// balance turns shares into weights. It is pure: it touches no file.
+type balance struct {
+	span  span
+	slots []standing
+	gain  float64 // weight per ns granted to a group served in full
+	peak  float64 // largest share lately, in ns of served time
+	tier  [lastTier + 1]float64
+	width float64 // smoothed sum of grants, in powers of two
+}
+
+func (b *balance) open(slot int) {
+	for len(b.slots) <= slot {
+		b.slots = append(b.slots, standing{})
+	}
+	b.slots[slot] = standing{live: true}
+}
+
+func (b *balance) close(slot int) { b.slots[slot] = standing{} }
+
+func (b *balance) at(slot int) *standing {
+	if slot < 0 || slot >= len(b.slots) || !b.slots[slot].live {
+		return nil
+	}
+	return &b.slots[slot]
+}
+
+// settle closes the epoch that just ended: it finds what each slot was owed of
+// the time that was really delivered, and moves the lags.
+func (b *balance) settle(elapsed time.Duration, shares []dispatch.Share) {
+	if elapsed <= 0 {
+		return
+	}
+	level := b.level(shares)
+	for i := range shares {
+		s := b.at(shares[i].Slot)
+		if s == nil {
+			continue
+		}
+		used := float64(shares[i].Used)
+		want := max(float64(shares[i].Demand), used)
+		owed := min(level*s.granted, want)
+		switch s.class {
+		case market.Served, market.Margin:
+			s.lag = clamp(s.lag+(owed-used)/float64(elapsed), lagMemory)
+			if want == 0 {
+				s.lag /= 2 // it slept: what it was owed is going stale
+			}
+		case market.Loser:
+			s.debt = min(max(s.debt+owed-used, floorExcess), float64(elapsed))
+		case market.Idle, market.Frozen:
+		}
+	}
+}
+
+// level solves sum(min(level*granted, wanted)) = delivered for level: the
+// multiple of its grant that each slot would have got if the time that was
+// really delivered had been divided by the grants, nobody getting more than
+// it wanted. It makes the lags independent of how late the epoch was and of
+// what processes outside the market took. Newton from the left on a concave
+// function: it ends in a few rounds, and never overshoots.
+func (b *balance) level(shares []dispatch.Share) float64 {
+	delivered := 0.0
+	for i := range shares {
+		s := b.at(shares[i].Slot)
+		if s == nil {
+			continue
+		}
+		switch s.class {
+		case market.Served, market.Margin:
+			delivered += float64(shares[i].Used)
+		case market.Loser:
+			delivered += min(float64(shares[i].Used), s.granted)
+		case market.Idle, market.Frozen:
+		}
+	}
+	level := 0.0
+	for range 12 {
+		filled, open := 0.0, 0.0
+		for i := range shares {
+			s := b.at(shares[i].Slot)
+			if s == nil || s.granted == 0 {
+				continue
+			}
+			want := float64(max(shares[i].Demand, shares[i].Used))
+			if level*s.granted >= want {
+				filled += want
+			} else {
+				filled += level * s.granted
+				open += s.granted
+			}
+		}
+		if open == 0 || filled >= delivered*(1-1e-9) {
+			break
+		}
+		level += (delivered - filled) / open
+	}
+	return level
+}
+
+// survey takes the coming epoch's shares and fixes the scale of its weights.
+func (b *balance) survey(elapsed time.Duration, shares []dispatch.Share) {
+	top, sum := 0.0, 0.0
+	var losers [lastTier + 1]int
+	for i := range shares {
+		s := b.at(shares[i].Slot)
+		if s == nil {
+			continue
+		}
+		s.class, s.granted = market.Class(shares[i].Class), float64(max(shares[i].Granted, 0))
+		switch s.class {
+		case market.Served:
+			top, sum = max(top, s.granted), sum+s.granted
+		case market.Margin:
+			top, sum = max(top, s.granted/classStep), sum+s.granted
+		case market.Loser:
+			losers[min(shares[i].Tier, lastTier)]++
+			s.lifted = s.debt >= floorSlice || s.lifted && s.debt > 0
+		case market.Idle, market.Frozen:
+		}
+		if s.class != market.Loser {
+			s.debt, s.lifted = 0, false
+		}
+	}
+	b.rescale(elapsed, top, sum)
+	total := b.gain * b.width / classStep / loserStep
+	for t := range b.tier {
+		b.tier[t] = total / powerAbove(max(float64(losers[t]), 1))
+		total /= tierStep
+	}
+}
+
+// rescale moves the scale in powers of two and only when it has to: a new
+// scale means that every weight is written again.
+func (b *balance) rescale(elapsed time.Duration, top, sum float64) {
+	b.peak = max(top, b.peak*(1-min(float64(elapsed)/float64(peakDecay), 1)))
+	most := float64(b.span.most)
+	if b.peak > 0 {
+		if at := b.gain * b.peak; at > most/headroom || at < most/headroom/8 {
+			b.gain = powerAbove(most / headroom / 4 / b.peak)
+		}
+	}
+	if b.gain == 0 { // nobody has been granted anything yet
+		b.gain = most / headroom / float64(max(elapsed, time.Millisecond))
+	}
+	if sum > 0 && (sum > b.width || sum < b.width/4) {
+		b.width = powerAbove(sum)
+	}
+}
+
+// aim says what one share's group should be set to. It follows survey.
+func (b *balance) aim(share *dispatch.Share) target {
+	s := b.at(share.Slot)
+	if s == nil {
+		return target{keep: true}
+	}
+	weight := 0.0
+	switch s.class {
+	case market.Idle, market.Frozen:
+		// Who wants nothing keeps the weight it had: it does not run, and when
+		// it wakes it is ranked within an epoch.
+		return target{keep: true}
+	case market.Served:
+		weight = b.gain * s.granted * correction(s.lag)
+	case market.Margin:
+		weight = b.gain * s.granted / classStep * correction(s.lag)
+	case market.Loser:
+		if s.lifted {
+			weight = b.gain * s.debt / classStep
+			break
+		}
+		tier := min(share.Tier, lastTier)
+		weight = b.tier[tier]
+		if b.span.idle && (tier == lastTier || weight < float64(b.span.least)) {
+			return target{weight: b.span.least, idle: true}
+		}
+		if tier == lastTier {
+			weight = 0
+		}
+	}
+	w := min(max(int64(weight+0.5), b.span.least), b.span.most)
+	return target{weight: w}
+}
+
+// near reports whether a written weight may stay although another is wanted.
+func near(written, wanted int64) bool {
+	d := written - wanted
+	return float64(max(d, -d)) <= tolerance*float64(written)
+}
+
+func correction(lag float64) float64 { return math.Exp(clamp(lagGain*lag, lagReach)) }
+
+func clamp(v, bound float64) float64 { return min(max(v, -bound), bound) }
+
+// powerAbove is the least power of two that is not below v > 0.
+func powerAbove(v float64) float64 {
+	fraction, exponent := math.Frexp(v)
+	if fraction == 0.5 {
+		return v
+	}
+	return math.Ldexp(1, exponent)
+}

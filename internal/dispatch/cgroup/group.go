@@ -1,0 +1,337 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// actuator is the directory of a group in the hierarchy of one controller;
+// dir is empty where the machine has none.
+type actuator struct {
+	dir string
+	v2  bool
+}
+
+func (a actuator) file(name string) string { return filepath.Join(a.dir, name) }
+
+// Group is the directories of one workload, one in each hierarchy.
+type Group struct {
+	market *Enforcer
+	slot   int
+	name   string
+	limits dispatch.Limits
+	dirs   []string // in the order of the market's places
+	ref    host.CgroupRef
+
+	unified                    string // cgroup2 directory; empty on a v1-only machine
+	cpu, memory, pids, freezer actuator
+	usage                      actuator // cpuacct, where there is no cgroup2
+
+	mu      sync.Mutex
+	closed  bool
+	weight  *host.Knob // cpu.weight or cpu.shares, written each epoch
+	stop    *host.Knob // cgroup.freeze or freezer.state
+	written int64      // weight in force; 0 is unknown
+	idle    bool       // cpu.idle in force
+	held    holder     // who keeps it frozen
+	lane    bool       // in the dying lane: Apply leaves it alone
+}
+
+// holder is the set of those who froze a group. It runs again when the last
+// lets go.
+type holder uint8
+
+const (
+	heldByCall  holder = 1 << iota // Freeze: broke, paused, ^Z
+	heldByPrice                    // Apply: the market's class is frozen
+)
+
+// Placement says where to start the workload.
+func (g *Group) Placement() dispatch.Placement {
+	p := dispatch.Placement{Enforcement: enforcementName, Cgroup: g.unified, CPUs: g.market.sold}
+	for i, dir := range g.dirs {
+		if !g.market.plan.places[i].v2 {
+			p.Tasks = append(p.Tasks, filepath.Join(dir, "tasks"))
+			p.Home = append(p.Home, filepath.Join(g.market.home[i], "tasks"))
+		}
+	}
+	return p
+}
+
+// Ref names the group to the meter.
+func (g *Group) Ref() host.CgroupRef { return g.ref }
+
+// Freeze stops the tree. It takes about 25 us and returns before the last
+// thread has stopped.
+func (g *Group) Freeze() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.holdLocked(heldByCall)
+}
+
+// Thaw lets the tree run, whoever froze it.
+func (g *Group) Thaw() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.releaseLocked(heldByCall | heldByPrice)
+}
+
+func (g *Group) holdLocked(who holder) error {
+	if g.closed {
+		return dispatch.ErrClosed
+	}
+	if g.held == 0 {
+		if err := g.writeStopLocked(true); err != nil {
+			return err
+		}
+	}
+	g.held |= who
+	return nil
+}
+
+func (g *Group) releaseLocked(who holder) error {
+	if g.closed {
+		return dispatch.ErrClosed
+	}
+	if g.held == 0 {
+		return nil
+	}
+	if g.held&^who == 0 {
+		if err := g.writeStopLocked(false); err != nil {
+			return err
+		}
+	}
+	g.held &^= who
+	return nil
+}
+
+func (g *Group) writeStopLocked(stop bool) error {
+	switch {
+	case g.unified == "" && stop:
+		return g.stop.WriteText("FROZEN")
+	case g.unified == "":
+		return g.stop.WriteText("THAWED")
+	case stop:
+		return g.stop.WriteInt(1)
+	default:
+		return g.stop.WriteInt(0)
+	}
+}
+
+// enforce sets one epoch's weight; it allocates nothing unless it fails.
+func (g *Group) enforce(frozen bool, t target) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed || g.lane {
+		return nil
+	}
+	if frozen {
+		return g.holdLocked(heldByPrice)
+	}
+	if g.held&heldByPrice != 0 {
+		if err := g.releaseLocked(heldByPrice); err != nil {
+			return err
+		}
+	}
+	if t.keep {
+		return nil
+	}
+	return g.weighLocked(t)
+}
+
+func (g *Group) weighLocked(t target) error {
+	if t.idle != g.idle {
+		// Rare: a loser's last tier. The file is not kept open.
+		word := "0"
+		if t.idle {
+			word = "1"
+		}
+		if err := host.WriteOnce(g.cpu.file("cpu.idle"), word); err != nil {
+			return err
+		}
+		g.idle, g.written = t.idle, g.market.balance.span.usual
+	}
+	if t.idle || near(g.written, t.weight) && g.written > 0 {
+		return nil // an idle group refuses a weight
+	}
+	if err := g.weight.WriteInt(t.weight); err != nil {
+		g.written = 0
+		return err
+	}
+	g.written = t.weight
+	return nil
+}
+
+// Lane opens the dying lane: the highest weight, so that 20 ms in 100 are
+// really had beside rich neighbours, and a quota, so that they are all that is
+// had. Closing it gives back the hard cap; the next epoch sets the weight.
+func (g *Group) Lane(on bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return dispatch.ErrClosed
+	}
+	if on == g.lane {
+		return nil
+	}
+	q := quotaOf(g.limits.Cores, capPeriod)
+	span := g.market.balance.span
+	t := target{weight: span.usual}
+	if on {
+		t.weight = span.most
+		if lane := laneQuota(); lane.less(q) {
+			q = lane
+		}
+	}
+	if err := writeQuota(g.cpu.dir, g.cpu.v2, q); err != nil {
+		return err
+	}
+	g.lane = on
+	return g.weighLocked(t)
+}
+
+// Signal sends a signal to every process of the tree. A frozen tree acts on
+// it when it is thawed, unless it is fatal.
+func (g *Group) Signal(sig syscall.Signal) error {
+	dir := g.roster()
+	pids, err := members(dir)
+	if err != nil {
+		return err
+	}
+	return signalAll(dir, pids, sig)
+}
+
+// roster is the directory that knows the members.
+func (g *Group) roster() string {
+	if g.unified != "" {
+		return g.unified
+	}
+	return g.freezer.dir
+}
+
+// Kill ends every process of the tree. With cgroup.kill it returns at once;
+// repeat it if the tree is still populated an epoch later.
+func (g *Group) Kill() error {
+	g.mu.Lock()
+	closed := g.closed
+	g.mu.Unlock()
+	if closed {
+		return dispatch.ErrClosed
+	}
+	return killTree(g.roster(), g.unified != "")
+}
+
+// Populated reports whether a live process is left in the tree.
+func (g *Group) Populated() (bool, error) {
+	if g.unified != "" {
+		return event(g.unified, "populated")
+	}
+	return anyone(g.freezer.dir)
+}
+
+// Await waits until the tree is empty; ErrPopulated if it is not in time.
+func (g *Group) Await(patience time.Duration) error {
+	var err error
+	var populated bool
+	if until(patience, func() bool {
+		populated, err = g.Populated()
+		return err != nil || !populated
+	}) {
+		return err
+	}
+	return fmt.Errorf("%s: %w", g.name, dispatch.ErrPopulated)
+}
+
+// Counters reads the kernel's counters. The files are opened for it: it is
+// meant for once a second and for the last reading.
+func (g *Group) Counters() (dispatch.Counters, error) {
+	var c dispatch.Counters
+	var errs []error
+	number := func(path, key string, scale int64) int64 {
+		v, err := readNumber(path, key)
+		if errors.Is(err, fs.ErrNotExist) {
+			return 0 // an older kernel, or a machine without the controller
+		}
+		errs = append(errs, err)
+		return v * scale
+	}
+	if g.unified != "" {
+		c.CPU = unit.CoreTime(number(filepath.Join(g.unified, "cpu.stat"), "usage_usec", 1000))
+	} else if g.usage.dir != "" {
+		c.CPU = unit.CoreTime(number(g.usage.file("cpuacct.usage"), "", 1))
+	}
+	switch {
+	case g.memory.dir == "":
+	case g.memory.v2:
+		c.PeakMemory = unit.Bytes(number(g.memory.file("memory.peak"), "", 1))
+		c.OOMKills = uint64(number(g.memory.file("memory.events"), "oom_kill", 1))
+	default:
+		c.PeakMemory = unit.Bytes(number(g.memory.file("memory.max_usage_in_bytes"), "", 1))
+		c.OOMKills = uint64(number(g.memory.file("memory.oom_control"), "oom_kill", 1))
+	}
+	if g.pids.dir != "" {
+		c.PidsRefused = uint64(number(g.pids.file("pids.events"), "max", 1))
+	}
+	if _, err := os.Stat(g.roster()); err != nil {
+		return c, dispatch.ErrClosed
+	}
+	return c, errors.Join(errs...)
+}
+
+func readNumber(path, key string) (int64, error) {
+	f, err := host.OpenFile(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	if key == "" {
+		return f.ReadInt()
+	}
+	v, err := f.ReadKey(key)
+	if errors.Is(err, host.ErrUnavailable) {
+		return 0, nil
+	}
+	return v, err
+}
+
+// Remove takes the group away. Processes that are still in it are reported as
+// ErrPopulated and left; those that escaped from the cgroup2 directory but are
+// still in a v1 one were started by us and are ended.
+func (g *Group) Remove() error {
+	populated, err := g.Populated()
+	if err != nil && !host.Gone(err) {
+		return err
+	}
+	if populated {
+		return fmt.Errorf("remove %s: %w", g.name, dispatch.ErrPopulated)
+	}
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return dispatch.ErrClosed
+	}
+	g.closed = true
+	err = errors.Join(g.weight.Close(), g.stop.Close())
+	g.mu.Unlock()
+	g.market.forget(g)
+	for i, dir := range g.dirs {
+		if !g.market.plan.places[i].v2 {
+			_, swept := sweep(dir, unix.SIGKILL, sweepPatience)
+			err = errors.Join(err, swept)
+		}
+		err = errors.Join(err, removeTree(dir, sweepPatience))
+	}
+	return err
+}

@@ -1,0 +1,220 @@
+package cgroup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+)
+
+const (
+	freezePatience = 200 * time.Millisecond // for a tree to stop before it is swept
+	sweepPatience  = 2 * time.Second        // for a swept tree to be empty
+	batch          = 128                    // pidfds held at once
+)
+
+// killTree ends every process below a directory. With cgroup.kill the kernel
+// does it in one step and this returns at once, before the processes are gone;
+// without it the tree is frozen, swept until it is empty, and thawed.
+func killTree(dir string, v2 bool) error {
+	if v2 {
+		err := host.WriteOnce(filepath.Join(dir, "cgroup.kill"), "1")
+		if err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if occupied, err := anyone(dir); err != nil || !occupied {
+		return err
+	}
+	frozen := hold(dir, v2)
+	_, err := sweep(dir, unix.SIGKILL, sweepPatience)
+	if frozen {
+		err = errors.Join(err, release(dir, v2))
+	}
+	return err
+}
+
+// hold freezes a tree so that nothing can fork out of the sweep's sight. A
+// tree that will not freeze is swept running.
+func hold(dir string, v2 bool) bool {
+	if v2 {
+		if host.WriteOnce(filepath.Join(dir, "cgroup.freeze"), "1") != nil {
+			return false
+		}
+		until(freezePatience, func() bool {
+			frozen, err := event(dir, "frozen")
+			return err != nil || frozen
+		})
+		return true
+	}
+	state := filepath.Join(dir, "freezer.state")
+	if host.WriteOnce(state, "FROZEN") != nil {
+		return false
+	}
+	until(freezePatience, func() bool {
+		b, err := os.ReadFile(state)
+		return err != nil || bytes.HasPrefix(b, []byte("FROZEN"))
+	})
+	return true
+}
+
+func release(dir string, v2 bool) error {
+	if v2 {
+		return host.WriteOnce(filepath.Join(dir, "cgroup.freeze"), "0")
+	}
+	return host.WriteOnce(filepath.Join(dir, "freezer.state"), "THAWED")
+}
+
+// sweep sends a signal to every process of a tree until none is left, and
+// says how many it met. A v1 freezer holds a killed process until the thaw, so
+// one that stays only because of it is not waited for.
+func sweep(dir string, sig unix.Signal, patience time.Duration) (met int, err error) {
+	seen := map[int]bool{}
+	deadline := time.Now().Add(patience)
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		pids, err := members(dir)
+		if err != nil || len(pids) == 0 {
+			return len(seen), err
+		}
+		fresh := false
+		for _, pid := range pids {
+			fresh = fresh || !seen[pid]
+			seen[pid] = true
+		}
+		if err := signalAll(dir, pids, sig); err != nil {
+			return len(seen), err
+		}
+		if frozenV1(dir) && !fresh {
+			return len(seen), nil
+		}
+		if time.Now().After(deadline) {
+			return len(seen), fmt.Errorf("sweep %s: %d left: %w", dir, len(pids), dispatch.ErrPopulated)
+		}
+		time.Sleep(pause)
+	}
+}
+
+func frozenV1(dir string) bool {
+	b, err := os.ReadFile(filepath.Join(dir, "freezer.state"))
+	return err == nil && bytes.HasPrefix(b, []byte("FROZEN"))
+}
+
+// signalAll signals those of pids that are still members. A number may have
+// passed to a stranger since it was read, so each is held by a pidfd first and
+// the list read again: who is in both is a member.
+func signalAll(dir string, pids []int, sig unix.Signal) error {
+	var errs []error
+	for len(pids) > 0 {
+		n := min(len(pids), batch)
+		errs = append(errs, signalBatch(dir, pids[:n], sig))
+		pids = pids[n:]
+	}
+	return errors.Join(errs...)
+}
+
+func signalBatch(dir string, pids []int, sig unix.Signal) error {
+	held := make(map[int]int, len(pids))
+	defer func() {
+		for _, fd := range held {
+			unix.Close(fd)
+		}
+	}()
+	var errs []error
+	for _, pid := range pids {
+		fd, err := unix.PidfdOpen(pid, 0)
+		switch {
+		case err == nil:
+			held[pid] = fd
+		case errors.Is(err, unix.ENOSYS):
+			// Before Linux 5.3: the window is a reuse within microseconds.
+			if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+				errs = append(errs, fmt.Errorf("signal process %d: %w", pid, err))
+			}
+		case !errors.Is(err, unix.ESRCH):
+			errs = append(errs, fmt.Errorf("hold process %d: %w", pid, err))
+		}
+	}
+	still, err := members(dir)
+	if err != nil {
+		return err
+	}
+	for _, pid := range still {
+		fd, ok := held[pid]
+		if !ok {
+			continue
+		}
+		if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("signal process %d: %w", pid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// members lists the processes of a directory and of those below it; a
+// workload that is root may have made some.
+func members(dir string) ([]int, error) {
+	var pids []int
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // gone while we walked
+		}
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil {
+			if host.Gone(err) || errors.Is(err, unix.EOPNOTSUPP) { // threaded: listed by its domain
+				return nil
+			}
+			return fmt.Errorf("list processes of %s: %w", path, bare(err))
+		}
+		for line := range bytes.FieldsSeq(b) {
+			if pid, err := strconv.Atoi(string(line)); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	return pids, err
+}
+
+func anyone(dir string) (bool, error) {
+	pids, err := members(dir)
+	return len(pids) > 0, err
+}
+
+// event reads one key of cgroup.events.
+func event(dir, key string) (bool, error) {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	if err != nil {
+		return false, fmt.Errorf("read %s/cgroup.events: %w", dir, bare(err))
+	}
+	v, ok := host.Key(b, key)
+	if !ok {
+		return false, fmt.Errorf("read %s/cgroup.events: no %s: %w", dir, key, host.ErrUnavailable)
+	}
+	return v != 0, nil
+}
+
+// until asks again and again, a little later each time.
+func until(patience time.Duration, done func() bool) bool {
+	deadline := time.Now().Add(patience)
+	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 5*time.Millisecond) {
+		if done() {
+			return true
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(pause)
+	}
+}
