@@ -7,18 +7,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Priority is how a thread is scheduled.
-type Priority uint8
+// Urgency is a rank of scheduling, worst to best.
+type Urgency uint8
 
-// Priorities of the epoch thread, worst to best.
+// Ranks of the epoch thread.
 const (
-	PriorityNormal Priority = iota
-	PriorityNice            // nice -20
-	PriorityFIFO            // SCHED_FIFO 10
+	UrgencyNormal Urgency = iota
+	UrgencyNice           // nice -20
+	UrgencyFIFO           // SCHED_FIFO 10
 )
 
-func (p Priority) String() string {
-	return [...]string{"normal", "nice -20", "fifo 10"}[p]
+func (u Urgency) String() string {
+	return [...]string{"normal", "nice -20", "fifo 10"}[u]
+}
+
+// Priority is what a thread got from RaisePriority.
+type Priority struct {
+	Urgency Urgency
+	Why     error // nil with FIFO, else an *Unavailable that says why not
+	old     *unix.SchedAttr
 }
 
 // fifoLevel is above ordinary real-time threads (1) and below the kernel's own
@@ -27,33 +34,46 @@ const fifoLevel = 10
 
 // RaisePriority gives the calling thread the best priority allowed: FIFO 10,
 // else nice -20, else what it has. The caller has locked its goroutine to the
-// thread. RESET_ON_FORK is always set: a workload born FIFO would outrun the
-// market. The error is nil with FIFO, else an *Unavailable that says why not.
-// restore puts the thread back.
-func RaisePriority() (p Priority, restore func() error, why error) {
+// thread and calls Restore on the same one. RESET_ON_FORK is always set: a
+// workload born FIFO would outrun the market.
+func RaisePriority() Priority {
 	old, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
-		return PriorityNormal, func() error { return nil },
-			refuse(FeatureFIFO, "read the thread's scheduling", err, "")
+		return Priority{Why: refuse(FeatureFIFO, "read the thread's scheduling", err, "")}
 	}
-	restore = func() error { return restorePriority(old) }
 	fifo := unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO,
 		Flags: unix.SCHED_FLAG_RESET_ON_FORK, Priority: fifoLevel,
 	}
 	err = unix.SchedSetAttr(0, &fifo, 0)
 	if err == nil {
-		return PriorityFIFO, restore, nil
+		return Priority{Urgency: UrgencyFIFO, old: old}
 	}
-	refusal := refuse(FeatureFIFO, "set SCHED_FIFO", err, fifoHint)
+	why := refuse(FeatureFIFO, "set SCHED_FIFO", err, fifoHint)
 	nice := unix.SchedAttr{
 		Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL,
 		Flags: unix.SCHED_FLAG_RESET_ON_FORK, Nice: -20,
 	}
 	if unix.SchedSetAttr(0, &nice, 0) == nil {
-		return PriorityNice, restore, refusal
+		return Priority{Urgency: UrgencyNice, Why: why, old: old}
 	}
-	return PriorityNormal, restore, refusal
+	return Priority{Why: why}
+}
+
+// String is the urgency, and why it is not better.
+func (p Priority) String() string {
+	if p.Why == nil {
+		return p.Urgency.String()
+	}
+	return fmt.Sprintf("%s (%v)", p.Urgency, p.Why)
+}
+
+// Restore puts the calling thread back to what it was.
+func (p Priority) Restore() error {
+	if p.old == nil {
+		return nil
+	}
+	return restorePriority(p.old)
 }
 
 const fifoHint = "run as root in the root cpu cgroup, or grant CAP_SYS_NICE; epochs are up to some ms late without it"

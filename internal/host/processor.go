@@ -16,6 +16,8 @@ type Processor struct {
 	Family     int    // x86 family in decimal, as /proc/cpuinfo prints it
 	ModelNo    int    // x86 model number
 	Threads    int    // hardware threads per core, at least 1
+	Cores      int    // cores in one package; 0 when unknown
+	Packages   int    // packages (sockets) seen; 0 when unknown
 	Hypervisor bool   // the processor says that it is virtual
 	Online     []int  // logical processors switched on
 	Allowed    []int  // those this process may run on
@@ -59,7 +61,8 @@ func ReadProcessor(r Roots) (Processor, error) {
 // differs by architecture, so what is absent stays zero; it never fails.
 func ParseProcessor(text []byte) Processor {
 	p := Processor{Threads: 1}
-	cores, siblings := 0, 0
+	siblings := 0
+	packages := map[string]bool{}
 	for line := range bytes.Lines(text) {
 		key, value, ok := strings.Cut(string(line), ":")
 		if !ok {
@@ -76,15 +79,18 @@ func ParseProcessor(text []byte) Processor {
 		case "model":
 			p.ModelNo, _ = strconv.Atoi(value)
 		case "cpu cores":
-			cores, _ = strconv.Atoi(value)
+			p.Cores, _ = strconv.Atoi(value)
+		case "physical id":
+			packages[value] = true
 		case "siblings":
 			siblings, _ = strconv.Atoi(value)
 		case "flags":
 			p.Hypervisor = p.Hypervisor || slices.Contains(strings.Fields(value), "hypervisor")
 		}
 	}
-	if cores > 0 && siblings > cores {
-		p.Threads = siblings / cores
+	p.Packages = len(packages)
+	if p.Cores > 0 && siblings > p.Cores {
+		p.Threads = siblings / p.Cores
 	}
 	return p
 }
