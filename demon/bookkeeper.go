@@ -1,0 +1,187 @@
+package demon
+
+import (
+	"fmt"
+
+	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// bookkeeper posts purses into the ledger. Each posting of a wallet is one
+// linked chain: all of it happens or none.
+type bookkeeper struct {
+	book   *ledger.Ledger
+	prefix uint64 // of this market's transfer ids
+	seq    uint64
+	at     unit.Instant
+	wallet map[string]bool // wallets open in the book
+	chain  []ledger.Transfer
+	status []ledger.Status
+	leased ledger.ID // the account a hold would go to: the node's own lease
+}
+
+var theChart = [...]func() ledger.Account{
+	ledger.Mint, ledger.Heat, ledger.Entropy, ledger.Treasury, ledger.System, ledger.Loss,
+}
+
+func newBookkeeper(book *ledger.Ledger, prefix uint64) bookkeeper {
+	b := bookkeeper{book: book, prefix: prefix, wallet: make(map[string]bool)}
+	for _, account := range theChart {
+		b.mustOpen(account())
+	}
+	lease := ledger.Lease("node")
+	b.mustOpen(lease)
+	b.leased = lease.ID
+	return b
+}
+
+func (b *bookkeeper) mustOpen(a ledger.Account) {
+	if status := b.book.Open(a); !status.Done() {
+		panicf("demon: open account %s: %v", a.Name, status)
+	}
+}
+
+// open makes w's accounts and posts its budget and deposit. A dead workload's
+// accounts of the same name are closed first.
+func (b *bookkeeper) open(w *workload) error {
+	name := w.ask.Name
+	if b.wallet[name] {
+		b.retire(name)
+	}
+	for _, account := range []ledger.Account{ledger.Wallet(name), ledger.Deposit(name)} {
+		if status := b.book.Open(account); !status.Done() {
+			return fmt.Errorf("open %s: %v", account.Name, status)
+		}
+	}
+	b.wallet[name] = true
+	b.post(w)
+	return nil
+}
+
+// add appends a transfer to the chain in the making; nothing moves for nothing.
+func (b *bookkeeper) add(debit, credit ledger.ID, amount unit.Credits, code ledger.Purpose) {
+	if amount == 0 {
+		return
+	}
+	b.chain = append(b.chain, ledger.Transfer{Debit: debit, Credit: credit, Amount: amount, Code: code})
+}
+
+// post tells the book what happened to w's purse since the last posting.
+func (b *bookkeeper) post(w *workload) {
+	p, was := &w.purse, &w.purse.posted
+	wallet, deposit := w.accounts()
+	held := p.balance
+	if w.dead {
+		held = 0
+	}
+	if was.same(p) && was.held == held {
+		return
+	}
+	b.chain = b.chain[:0]
+	if was.held > 0 {
+		b.chain = append(b.chain, ledger.Transfer{PendingID: was.hold, Flags: ledger.Void})
+	}
+	mint, heat := mintID, heatID
+	b.add(mint, wallet, p.granted-was.granted, ledger.ForFunding)
+	b.add(mint, wallet, p.income-was.income, ledger.ForIncome)
+	if p.deposit > was.deposit {
+		b.add(wallet, deposit, p.deposit-was.deposit, ledger.ForDeposit)
+	} else {
+		b.add(deposit, wallet, was.deposit-p.deposit, ledger.ForRefund)
+	}
+	b.add(wallet, heat, p.spent.Energy-was.spent.Energy, ledger.ForEnergy)
+	b.add(wallet, treasuryID, p.spent.Rent-was.spent.Rent, ledger.ForRent)
+	b.add(wallet, entropyID, p.spent.Erasure-was.spent.Erasure, ledger.ForErasure)
+	b.add(wallet, treasuryID, p.other-was.other, ledger.ForOther)
+	b.add(lossID, heat, p.loss-was.loss, ledger.ForLoss)
+	if held > 0 {
+		b.chain = append(b.chain, ledger.Transfer{
+			Debit: wallet, Credit: b.leased, Amount: held, Code: ledger.ForLease, Flags: ledger.Pending,
+		})
+	}
+	b.apply(w.ask.Name)
+	*was = purseMarks{
+		granted: p.granted, income: p.income, deposit: p.deposit, other: p.other, loss: p.loss,
+		spent: p.spent, held: held,
+	}
+	if held > 0 {
+		was.hold = b.chain[len(b.chain)-1].ID
+	}
+}
+
+// The chart's ids. They are hashes of names: values, not state.
+var (
+	mintID     = ledger.Mint().ID
+	heatID     = ledger.Heat().ID
+	entropyID  = ledger.Entropy().ID
+	treasuryID = ledger.Treasury().ID
+	lossID     = ledger.Loss().ID
+)
+
+// accounts returns the ids of w's wallet and deposit, hashed once.
+func (w *workload) accounts() (wallet, deposit ledger.ID) {
+	if w.purse.wallet.IsZero() {
+		w.purse.wallet = ledger.Wallet(w.ask.Name).ID
+		w.purse.bond = ledger.Deposit(w.ask.Name).ID
+	}
+	return w.purse.wallet, w.purse.bond
+}
+
+// apply numbers, links and applies the chain. The purses have been checked
+// before, so a refusal is a broken invariant.
+func (b *bookkeeper) apply(name string) {
+	b.at++
+	for i := range b.chain {
+		b.seq++
+		b.chain[i].ID = ledger.MakeID(b.prefix, b.seq)
+		b.chain[i].At = b.at
+		if i < len(b.chain)-1 {
+			b.chain[i].Flags |= ledger.Linked
+		}
+	}
+	b.status = grow(b.status, len(b.chain))
+	if refused := b.book.ApplyAll(b.chain, b.status); refused != 0 {
+		for i, s := range b.status {
+			if s != ledger.OK && s != ledger.LinkedFailed {
+				panicf("demon: posting %s: transfer %d of %d (%v, %d): %v",
+					name, i+1, len(b.chain), b.chain[i].Code, b.chain[i].Amount, s)
+			}
+		}
+		panicf("demon: posting %s: refused", name)
+	}
+}
+
+// retire returns what a dead wallet left to the mint and closes its accounts.
+func (b *bookkeeper) retire(name string) {
+	wallet, deposit := ledger.Wallet(name).ID, ledger.Deposit(name).ID
+	b.chain = b.chain[:0]
+	b.add(deposit, wallet, b.book.Balance(deposit), ledger.ForRefund)
+	b.add(wallet, mintID, b.book.Balance(wallet)+b.book.Balance(deposit), ledger.ForReturn)
+	if len(b.chain) > 0 {
+		b.apply(name)
+	}
+	for _, id := range []ledger.ID{wallet, deposit} {
+		if status := b.book.Forget(id); status != ledger.OK {
+			panicf("demon: close accounts of %s: %v", name, status)
+		}
+	}
+	delete(b.wallet, name)
+}
+
+// statement returns what was minted, every account's balance, and their sum.
+func (b *bookkeeper) statement() (minted unit.Credits, accounts map[string]unit.Credits, sum unit.Credits) {
+	accounts = make(map[string]unit.Credits)
+	for a := range b.book.Accounts() {
+		accounts[a.Name] = a.Balance()
+	}
+	return -b.book.Balance(mintID), accounts, b.book.Sum()
+}
+
+// postAll posts every living wallet.
+func (d *Demon) postAll() {
+	for _, slot := range d.active {
+		if w := d.slots[slot]; !w.dead {
+			d.money.post(w)
+		}
+	}
+}

@@ -1,0 +1,65 @@
+// Package demon is one tick of Maxwell's demon: it composes the theory
+// (physics, price, market, ledger, apoptosis) and has no side effect.
+//
+// # The problem
+//
+// Between two ticks the world runs; at a tick the demon learns what every
+// workload used and wanted, prices the epoch that ended, debits the wallets,
+// decides who lives, and ranks the next epoch. Everything it is told is a
+// value (Input), everything it wants done is a value (Decisions). The node
+// (internal/node) carries both across the border to the machine; the
+// simulator (internal/sim) does the same with a world it invents. The demon
+// cannot tell them apart, which is why a simulated seed means something.
+//
+// # One tick
+//
+//	measure   energy of the interval -> physics.Attributor -> joules per wallet
+//	price     metered demand and use -> market.Price -> rent area per wallet
+//	charge    price.Cost (the core equation) -> debits in memory
+//	decide    solvency, caps, timeouts -> apoptosis -> freeze, thaw, end
+//	quote     supply of the coming epoch from what was really delivered
+//	rank      market.Rank -> shares for enforcement
+//	gate      who may go broke before the next tick, and after how much core time
+//
+// # Money in memory and money in the ledger
+//
+// Inside a second a wallet spends in memory against a hold on its whole
+// balance. Once a second, and at death, one linked chain of transfers posts
+// what was spent (energy to heat, rent to treasury, erasure to entropy),
+// releases the hold and takes the next one. So at any instant
+//
+//	budget + income = spent + balance + deposit
+//
+// holds for every wallet, and the ledger's accounts sum to zero.
+// What metering finds after an epoch beyond the balance is drawn from the
+// deposit; what exceeds even that is written off to the operator's loss
+// account and counted, so that spent <= budget + income survives a machine
+// that was suspended in the middle of an epoch.
+//
+// # Demand
+//
+// Demand is run time plus runnable-waiting time, at most cores x epoch. A
+// workload that Maxwell itself stopped counts as it was when stopped, if it
+// is still in the market (solvent, bid at or above its reserve): otherwise
+// stopping the losers would empty the losing curve and the winners would pay
+// nothing. The broke and the paused are not in the market and move no price.
+//
+// # Supply
+//
+// When everything wanted was delivered, supply is what was configured. When
+// something was wanted and not delivered, supply is what the workloads
+// measurably got: time taken by the rest of the machine was never for sale.
+//
+// # Guarantees
+//
+// Conservation of energy and money, no overdraft beyond the deposit except
+// into loss, broke means frozen in the same tick, dead stays dead, and the
+// same Config and Inputs give the same Decisions (the only chance is drawn
+// from Config.Seed). A broken invariant panics with the numbers.
+//
+// # What the caller must do
+//
+// Call Step from one goroutine, with an Input whose counters are cumulative
+// and never run backwards; carry out Actions in order; watch Gates between
+// ticks; release a slot only after its group is gone.
+package demon

@@ -1,0 +1,166 @@
+package demon
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	"github.com/maxwell-hypervisor/maxwell/market"
+	"github.com/maxwell-hypervisor/maxwell/physics"
+	"github.com/maxwell-hypervisor/maxwell/price"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// keepDead is how many statements of the dead a market remembers. A node that
+// buries 20 workloads a second forgets the oldest after about eight minutes;
+// their totals stay in the ledger.
+const keepDead = 10_000
+
+// Line is one workload's statement.
+type Line struct {
+	Slot     int32
+	ID       uint64
+	Name     string
+	Started  bool
+	State    apoptosis.State
+	Reason   apoptosis.Reason
+	Open     bool
+	Budget   unit.Credits
+	Income   unit.Credits
+	Spent    price.Bill
+	Other    unit.Credits
+	Deposit  unit.Credits
+	Balance  unit.Credits
+	Loss     unit.Credits
+	Energy   unit.Microjoules
+	CPU      unit.CoreTime
+	Wait     unit.CoreTime
+	Erased   unit.Bits
+	Metered  bool // Erased was measured
+	Peak     unit.Bytes
+	Work     int64
+	Bid      unit.Price
+	Price    unit.Price // of its last core-second
+	Power    unit.Microwatts
+	CoresNow unit.MilliCores
+	Refusal  market.Refusal
+	Alive    time.Duration
+}
+
+// Total returns everything the line's wallet has paid.
+func (l *Line) Total() unit.Credits { return l.Spent.Total() + l.Other }
+
+// Statement is the market at one instant.
+type Statement struct {
+	Now         unit.Instant
+	Epochs      uint64
+	Epoch       time.Duration
+	Base        unit.Rate
+	Spot        unit.Rate
+	Grid        unit.PPM
+	Misdelivery unit.PPM
+	Share       unit.PPM
+	Unit        market.Unit
+	Books       physics.Books // cumulative
+	Watts       unit.Microwatts
+	Source      physics.Source
+	Sigma       unit.PPM
+	Lines       []Line // the living by admission, then the dead, newest first
+	Minted      unit.Credits
+	Accounts    map[string]unit.Credits
+	Sum         unit.Credits
+}
+
+// Statement posts what is outstanding and returns the books.
+func (d *Demon) Statement() Statement {
+	d.postAll()
+	s := Statement{
+		Now: d.now, Epochs: d.epoch, Epoch: d.length, Base: d.base(), Spot: d.spot, Grid: d.grid,
+		Misdelivery: d.misdelivery(), Share: d.share, Unit: d.unitNow, Books: d.totals,
+		Watts:  perSecond(d.books.Attributed, d.length),
+		Source: d.reading.Source, Sigma: d.cfg.Sigma,
+	}
+	for _, slot := range d.active {
+		s.Lines = append(s.Lines, d.line(d.slots[slot]))
+	}
+	for i := len(d.dead) - 1; i >= 0; i-- {
+		s.Lines = append(s.Lines, d.dead[i])
+	}
+	s.Minted, s.Accounts, s.Sum = d.money.statement()
+	return s
+}
+
+// LineOf returns the statement of a slot that is not yet released.
+func (d *Demon) LineOf(slot int32) (Line, bool) {
+	w := d.at(slot)
+	if w == nil {
+		return Line{}, false
+	}
+	return d.line(w), true
+}
+
+func (d *Demon) line(w *workload) Line {
+	until := d.now
+	if w.dead {
+		until = w.ended
+	}
+	p := &w.purse
+	return Line{
+		Slot: w.slot, ID: w.id, Name: w.ask.Name, Started: w.started, State: w.life.State(), Reason: w.life.Reason(),
+		Open: p.open, Budget: p.granted, Income: p.income, Spent: p.spent, Other: p.other,
+		Deposit: p.deposit, Balance: p.balance, Loss: p.loss,
+		Energy: w.energy, CPU: w.run, Wait: w.wait, Erased: w.erased, Metered: w.hasErased,
+		Peak: w.usage.PeakMemory, Work: w.work,
+		Bid:   price.Multiple(w.bid, d.base()),
+		Price: price.Multiple(w.unitPrice, d.base()), Power: perSecond(d.scratch.joules[w.slot], d.length),
+		CoresNow: unit.MilliCores(unit.MulDiv(int64(w.ran), 1000, int64(d.length))),
+		Refusal:  w.last.Refusal, Alive: max(0, time.Duration(until-w.admitted)),
+	}
+}
+
+// remember keeps the statement of a buried workload.
+func (d *Demon) remember(w *workload) {
+	if len(d.dead) >= keepDead {
+		for i := range d.dead[:keepDead/10] {
+			d.forget(&d.dead[i])
+		}
+		d.dead = append(d.dead[:0], d.dead[keepDead/10:]...)
+	}
+	l := d.line(w)
+	l.Power, l.CoresNow = 0, 0
+	d.dead = append(d.dead, l)
+}
+
+// forget closes the accounts of a workload that no statement names any more,
+// unless a living one has taken its name.
+func (d *Demon) forget(l *Line) {
+	if !d.living(l.Name) && d.money.wallet[l.Name] {
+		d.money.retire(l.Name)
+	}
+}
+
+// misdelivery is the share of the time sold that was delivered out of score
+// order.
+func (d *Demon) misdelivery() unit.PPM {
+	if d.delivery.used == 0 {
+		return 0
+	}
+	return unit.PPM(unit.MulDiv(int64(d.delivery.misdelivered), int64(unit.One), int64(d.delivery.used)))
+}
+
+func perSecond(e unit.Microjoules, t time.Duration) unit.Microwatts {
+	if t <= 0 || e < 0 {
+		return 0
+	}
+	return unit.Microwatts(unit.MulDivSat(int64(e), int64(time.Second), int64(t)))
+}
+
+// grow returns a slice of length n, reusing s where it can.
+func grow[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n, n+n/2+16)
+	}
+	return s[:n]
+}
+
+func panicf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

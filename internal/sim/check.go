@@ -1,0 +1,90 @@
+package sim
+
+import (
+	"fmt"
+
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// check holds the laws against the state after a tick.
+func (w *World) check() error {
+	if err := w.checkEnergy(); err != nil {
+		return err
+	}
+	for i := range w.out.Settlements {
+		s := &w.out.Settlements[i]
+		if name, dead := w.buried[s.ID]; dead {
+			return fmt.Errorf("dead %s was charged %v", name, s.Bill.Total())
+		}
+	}
+	if err := w.checkFrozen(); err != nil {
+		return err
+	}
+	if w.Report.Ticks%17 != 0 {
+		return nil
+	}
+	st := w.demon.Statement()
+	w.Report.Minted, w.Report.Energy = st.Minted, st.Books.Node
+	if st.Sum != 0 {
+		return fmt.Errorf("ledger sums to %d", st.Sum)
+	}
+	for i := range st.Lines {
+		if err := checkLine(&st.Lines[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkEnergy holds conservation, in the epoch and over all.
+func (w *World) checkEnergy() error {
+	b := w.out.Ended.Books
+	if b.Attributed+b.System+b.Idle+b.Unattributed != b.Node {
+		return fmt.Errorf("energy books do not balance: %+v", b)
+	}
+	var charged unit.Microjoules
+	for i := range w.out.Settlements {
+		charged += w.out.Settlements[i].Energy
+	}
+	if charged > b.Attributed {
+		return fmt.Errorf("charged %d uJ, attributed %d uJ", charged, b.Attributed)
+	}
+	return nil
+}
+
+// checkFrozen holds that whoever is broke, paused or suspended was told to
+// stop in the same tick at the latest.
+func (w *World) checkFrozen() error {
+	frozen := make(map[int32]bool)
+	for _, a := range w.out.Actions {
+		frozen[a.Slot] = a.Kind == demon.Freeze
+	}
+	for slot, p := range w.procs {
+		if p == nil {
+			continue
+		}
+		line, ok := w.demon.LineOf(int32(slot))
+		if !ok || (line.State != apoptosis.Broke && line.State != apoptosis.Paused) {
+			continue
+		}
+		if told, now := frozen[int32(slot)]; (now && !told) || (!now && !p.frozen) {
+			return fmt.Errorf("%s is %v and not frozen", p.name, line.State)
+		}
+	}
+	return nil
+}
+
+// checkLine holds one wallet's identities.
+func checkLine(l *demon.Line) error {
+	switch {
+	case l.Balance < 0 || l.Deposit < 0:
+		return fmt.Errorf("%s is overdrawn: balance %d, deposit %d", l.Name, l.Balance, l.Deposit)
+	case l.Total() > l.Budget+l.Income:
+		return fmt.Errorf("%s spent %d of %d + %d", l.Name, l.Total(), l.Budget, l.Income)
+	case l.Budget+l.Income != l.Total()+l.Balance+l.Deposit:
+		return fmt.Errorf("%s: %d + %d is not %d + %d + %d", l.Name, l.Budget, l.Income, l.Total(), l.Balance, l.Deposit)
+	}
+	return nil
+}
