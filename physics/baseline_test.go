@@ -21,6 +21,7 @@ func observe(b *physics.Baseline, now unit.Instant, seconds int, power unit.Micr
 func TestBaseline(t *testing.T) {
 	const watt = unit.Watt
 	type phase struct {
+		gap     time.Duration // without observations, before it
 		seconds int
 		power   unit.Microwatts
 		busy    unit.MilliCores
@@ -31,13 +32,14 @@ func TestBaseline(t *testing.T) {
 		prior  unit.Microwatts
 		phases []phase
 	}{
-		{"nothing seen", 7 * watt, []phase{{0, 0, 0, 7 * watt}}},
-		{"quiet is believed, up and down", 7 * watt, []phase{{2, 9 * watt, 10, 9 * watt}, {2, 5 * watt, 0, 5 * watt}}},
-		{"load does not move it", 7 * watt, []phase{{60, 40 * watt, 2000, 7 * watt}}},
-		{"load after quiet does not move it, ever", 0, []phase{{5, 6 * watt, 0, 6 * watt}, {3600, 40 * watt, 2000, 6 * watt}}},
-		{"a prior above all power is cut", 30 * watt, []phase{{5, 20 * watt, 1000, 20 * watt}}},
-		{"the least quiet block counts", 0, []phase{{5, 8 * watt, 40, 8 * watt}, {5, 6 * watt, 0, 6 * watt}, {5, 8 * watt, 40, 6 * watt}}},
-		{"a rise is believed after the window", 0, []phase{{5, 6 * watt, 0, 6 * watt}, {580, 9 * watt, 0, 6 * watt}, {30, 9 * watt, 0, 9 * watt}}},
+		{"nothing seen", 7 * watt, []phase{{0, 0, 0, 0, 7 * watt}}},
+		{"quiet is believed, up and down", 7 * watt, []phase{{0, 2, 9 * watt, 10, 9 * watt}, {0, 2, 5 * watt, 0, 5 * watt}}},
+		{"load does not move it", 7 * watt, []phase{{0, 60, 40 * watt, 2000, 7 * watt}}},
+		{"load after quiet does not move it, ever", 0, []phase{{0, 5, 6 * watt, 0, 6 * watt}, {0, 3600, 40 * watt, 2000, 6 * watt}}},
+		{"a prior above all power is cut", 30 * watt, []phase{{0, 5, 20 * watt, 1000, 20 * watt}}},
+		{"the least quiet block counts", 0, []phase{{0, 5, 8 * watt, 40, 8 * watt}, {0, 5, 6 * watt, 0, 6 * watt}, {0, 5, 8 * watt, 40, 6 * watt}}},
+		{"what is older than the window is forgotten", 0, []phase{{0, 5, 6 * watt, 0, 6 * watt}, {15 * time.Minute, 5, 9 * watt, 0, 9 * watt}}},
+		{"a rise is believed after the window", 0, []phase{{0, 5, 6 * watt, 0, 6 * watt}, {0, 580, 9 * watt, 0, 6 * watt}, {0, 30, 9 * watt, 0, 9 * watt}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -45,7 +47,7 @@ func TestBaseline(t *testing.T) {
 			b.Prior = tt.prior
 			now := unit.Instant(1)
 			for i, p := range tt.phases {
-				now = observe(b, now, p.seconds, p.power, p.busy)
+				now = observe(b, now.Add(p.gap), p.seconds, p.power, p.busy)
 				if got := b.Idle(); got != p.want {
 					t.Fatalf("after phase %d: idle %v, want %v", i, got, p.want)
 				}

@@ -48,6 +48,9 @@ func TestCounter(t *testing.T) {
 		{"counter without a range falls", physics.Counter{Maximum: 200e6}, []step{
 			{0, 30_000_000_000, 0, 0}, {100 * ms, 0, 0, 1}, {200 * ms, 7, 7, 1},
 		}},
+		{"values beyond the range do not wrap", physics.Counter{Range: 1_000_000_000, Maximum: 200e6}, []step{
+			{0, 5_000_000_000, 0, 0}, {100 * ms, 4_001_000_000, 0, 1},
+		}},
 		{"time stands still, then catches up", physics.Counter{Range: esu16, Maximum: 200e6}, []step{
 			{100 * ms, 0, 0, 0}, {100 * ms, 900, 0, 0}, {200 * ms, 1000, 1000, 0},
 		}},

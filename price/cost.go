@@ -95,7 +95,7 @@ func Cost(c Cycles, p GridPrice, erased unit.Bits, l Landauer, carry *Carry) Bil
 	rent, rentRest := settle(p.Rent, carry.Rent, rentParts)
 	erasure, erasureRest := settle(unit.Mul(uint64(erased), uint64(l.PerBit())), carry.Erasure, erasureParts)
 	b := Bill{Energy: energy, Rent: rent, Erasure: erasure}
-	if unit.Credits(math.MaxInt64)-energy < rent || unit.Credits(math.MaxInt64)-energy-rent < erasure {
+	if math.MaxInt64-energy-rent < erasure { // can't wrap: none is negative
 		panic(fmt.Sprintf("price: %d + %d + %d micro-$J is more than 63 bits", energy, rent, erasure))
 	}
 	*carry = Carry{Energy: energyRest, Rent: rentRest, Erasure: erasureRest}

@@ -131,15 +131,16 @@ func TestCostPanicsAndKeepsTheCarry(t *testing.T) {
 		erased unit.Bits
 		tax    price.Landauer
 	}{
-		"negative energy":   {cycles: price.Cycles{Energy: -1}},
-		"negative time":     {cycles: price.Cycles{Time: -1}},
-		"negative grid":     {grid: price.GridPrice{Factor: -1}},
-		"negative bits":     {erased: -1},
-		"energy overflows":  {cycles: price.Cycles{Energy: math.MaxInt64}, grid: price.GridPrice{Factor: 10 * unit.One}},
-		"rent overflows":    {grid: price.GridPrice{Rent: unit.Wide{Hi: 1 << 40}}},
-		"erasure overflows": {erased: math.MaxInt64, tax: price.Landauer{Temperature: 26_850, Multiplier: math.MaxInt64}},
-		"the sum overflows": {cycles: price.Cycles{Energy: math.MaxInt64}, grid: price.GridPrice{Factor: unit.One, Rent: unit.Wide{Lo: 2e9}}},
-		"tax below 0 K":     {tax: price.Landauer{Temperature: -273_151, Multiplier: 1}},
+		"negative energy":             {cycles: price.Cycles{Energy: -1}},
+		"negative time":               {cycles: price.Cycles{Time: -1}},
+		"negative grid":               {grid: price.GridPrice{Factor: -1}},
+		"negative bits":               {erased: -1},
+		"energy overflows":            {cycles: price.Cycles{Energy: math.MaxInt64}, grid: price.GridPrice{Factor: 10 * unit.One}},
+		"energy fits 64 bits, not 63": {cycles: price.Cycles{Energy: math.MaxInt64}, grid: price.GridPrice{Factor: 1_500_000}},
+		"rent overflows":              {grid: price.GridPrice{Rent: unit.Wide{Hi: 1 << 40}}},
+		"erasure overflows":           {erased: math.MaxInt64, tax: price.Landauer{Temperature: 26_850, Multiplier: math.MaxInt64}},
+		"the sum overflows":           {cycles: price.Cycles{Energy: math.MaxInt64}, grid: price.GridPrice{Factor: unit.One, Rent: unit.Wide{Lo: 2e9}}},
+		"tax below 0 K":               {tax: price.Landauer{Temperature: -273_151, Multiplier: 1}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -42,6 +42,31 @@ func TestGridSlewsTenPercentAMinute(t *testing.T) {
 	}
 }
 
+// TestGridLosesNoSteps asks every 10 ms, when a step at 0.1x is 1.59 ppm.
+func TestGridLosesNoSteps(t *testing.T) {
+	var g price.Grid
+	g.Observe(0, price.Lowest, never)
+	g.Factor(60 * minute)
+	g.Observe(60*minute, price.Highest, never)
+	for now := 60 * minute; now <= 61*minute; now = now.Add(10 * time.Millisecond) {
+		g.Factor(now)
+	}
+	if got := g.Factor(61 * minute); got < 109_950 || got > 110_010 {
+		t.Errorf("from 0.1x, a minute later: %d ppm, want about 110000", got)
+	}
+}
+
+func TestGridDoesNotJumpAfterASilence(t *testing.T) {
+	var g price.Grid
+	g.Observe(0, price.Highest, never)
+	if got := g.Factor(5 * minute); got < 1_609_000 || got > 1_611_000 {
+		t.Errorf("five minutes unasked: %d ppm, want 1.1^5", got)
+	}
+	if got := g.Factor(4 * minute); got < 1_609_000 || got > 1_611_000 {
+		t.Errorf("a clock that steps back moved it to %d ppm", got)
+	}
+}
+
 func TestGridBounds(t *testing.T) {
 	var g price.Grid
 	g.Observe(0, 50*unit.One, never)
@@ -76,11 +101,11 @@ func TestGridDecaysWhenStale(t *testing.T) {
 	if got := g.Factor(40 * minute); got != unit.One {
 		t.Errorf("20 minutes later: %v, want 100 %%", got)
 	}
-	// The whole story in one step gives the same end.
+	// Unasked all the time, it is still the old tariff up to its end.
 	var once price.Grid
 	once.Observe(0, 2*unit.One, 20*minute)
-	if got := once.Factor(40 * minute); got != unit.One {
-		t.Errorf("in one step: %v, want 100 %%", got)
+	if got := once.Factor(21 * minute); got < 1_800_000 || got > 1_830_000 {
+		t.Errorf("in one step: %v, want about 182 %%", got)
 	}
 }
 
@@ -89,6 +114,11 @@ func TestGridIgnoresWhatIsNoLongerValid(t *testing.T) {
 	g.Observe(10*minute, 5*unit.One, 10*minute)
 	if got := g.Factor(60 * minute); got != unit.One || !g.Stale(60*minute) {
 		t.Errorf("got %v", got)
+	}
+	g.Observe(60*minute, 2*unit.One, never)
+	g.Observe(61*minute, 5*unit.One, 61*minute)
+	if got := g.Factor(100 * minute); got != 2*unit.One {
+		t.Errorf("a tariff that had expired replaced a valid one: %v", got)
 	}
 }
 
