@@ -160,7 +160,7 @@ func TestRecordMasksIdentities(t *testing.T) {
 
 func TestRecordNotesWhatItCouldNotRead(t *testing.T) {
 	r := hosttest.Machine(t, "amd-laptop")
-	hosttest.AsUser(t)
+	hosttest.AsUser(t, r)
 	tree, err := host.Record(r)
 	if err != nil {
 		t.Fatal(err)

@@ -138,6 +138,16 @@ func TestTreeKeepsEveryContent(t *testing.T) {
 	}
 }
 
+func TestShortRelease(t *testing.T) {
+	for release, want := range map[string]string{
+		"6.18.44-generic": "6.18", "6.1": "6.1", "7.0-rc1": "7.0", "odd": "odd", "6.x": "6.x", "": "",
+	} {
+		if got := shortRelease(release); got != want {
+			t.Errorf("shortRelease(%q) = %q; want %q", release, got, want)
+		}
+	}
+}
+
 func FuzzMounts(f *testing.F) {
 	f.Add([]byte("36 35 98:0 /mnt1 /mnt/a\\040b rw,noatime master:1 - ext3 /dev/root rw\n"))
 	f.Add([]byte("40 40 0:37 / / rw - cgroup2  rw\n"))

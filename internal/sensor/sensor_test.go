@@ -86,7 +86,7 @@ func TestDescribeRecordedMachines(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := hosttest.Machine(t, c.machine)
 			if c.user {
-				hosttest.AsUser(t)
+				hosttest.AsUser(t, r)
 			}
 			if d := cmp.Diff(c.want, open(t, r, c.cfg).Describe()); d != "" {
 				t.Errorf("description (-want +got):\n%s", d)

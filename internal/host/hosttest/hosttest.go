@@ -98,20 +98,29 @@ func write(t testing.TB, base string, e host.Entry) {
 	}
 }
 
-// Write replaces the content of a file of an unpacked machine: a counter that
-// moves.
+// Write replaces the content of a file of an unpacked machine, read-only ones
+// included: a counter that moves.
 func Write(t testing.TB, r host.Roots, kernelPath, content string) {
 	t.Helper()
-	must(t, os.WriteFile(r.Path(kernelPath), []byte(content), 0o600))
+	at := r.Path(kernelPath)
+	info, err := os.Stat(at)
+	must(t, err)
+	must(t, os.Chmod(at, 0o600))
+	must(t, os.WriteFile(at, []byte(content), 0o600))
+	must(t, os.Chmod(at, info.Mode().Perm()))
 }
 
-// AsUser makes the kernel check file permissions of this test as for an
-// ordinary user (uid 65534) until the test ends: a file of mode 0400 is then
-// really refused, also when root runs the tests. It binds the test to its
-// thread.
-func AsUser(t testing.TB) {
+// AsUser makes the kernel check this test's access to the unpacked machine as
+// for an ordinary user until the test ends: a file of mode 0400 is then really
+// refused. Where root runs the tests the thread becomes uid 65534 for files,
+// which binds the test to its thread; where an ordinary user does, the files
+// are its own, so those that are closed to others are closed to it too.
+func AsUser(t testing.TB, r host.Roots) {
 	t.Helper()
 	if os.Geteuid() != 0 {
+		if !r.Real() {
+			closeToOwner(t, r.Path("/"))
+		}
 		return
 	}
 	const nobody = 65534
@@ -123,6 +132,20 @@ func AsUser(t testing.TB) {
 		_ = unix.Setfsgid(0)
 		runtime.UnlockOSThread()
 	})
+}
+
+func closeToOwner(t testing.TB, base string) {
+	t.Helper()
+	must(t, filepath.WalkDir(base, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil || info.Mode().Perm()&0o004 != 0 {
+			return err
+		}
+		return os.Chmod(path, 0)
+	}))
 }
 
 // Skip skips a test for a feature that this machine lacks, and says so in one
