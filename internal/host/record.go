@@ -123,8 +123,8 @@ func (c *recorder) link(at string, rest []string) {
 }
 
 func (c *recorder) file(at string, mode fs.FileMode) {
-	if c.seen[at] || mode&0o444 == 0 {
-		return
+	if c.seen[at] || mode&0o444 == 0 && mode != 0 {
+		return // seen, or made to be written only
 	}
 	f, err := os.Open(c.r.Path(at))
 	if err != nil {
