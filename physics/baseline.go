@@ -19,8 +19,8 @@ const (
 	bucket  = 10 * time.Second
 	buckets = 60
 
-	// quiet is the most that the machine may be doing while a block counts as
-	// idle: 5 % of one core. A machine at rest is below it most seconds.
+	// quiet is the default of Baseline.Quiet. A small machine at rest is below 5 %
+	// of one core most seconds; a higher figure makes idle power too high.
 	quiet = unit.MilliCores(50)
 )
 
@@ -37,7 +37,8 @@ const (
 //
 // The zero value is ready, with a prior of 0.
 type Baseline struct {
-	Prior unit.Microwatts // idle power that the sensor declares; set before the first Observe
+	Prior unit.Microwatts // idle power that the sensor declares; 0 = unknown
+	Quiet unit.MilliCores // what may run while a block counts as idle; 0 = 5 % of a core
 
 	resting unit.Microwatts // last found
 	lowest  unit.Microwatts // least power in the window
@@ -75,7 +76,11 @@ func (b *Baseline) Observe(now unit.Instant, interval time.Duration, energy unit
 		return
 	}
 	power := unit.Microwatts(unit.MulDivSat(int64(b.energy), int64(time.Second), int64(b.elapsed)))
-	resting := b.busy <= quiet.In(b.elapsed)
+	still := quiet
+	if b.Quiet > 0 {
+		still = b.Quiet
+	}
+	resting := b.busy <= still.In(b.elapsed)
 	b.energy, b.elapsed, b.busy = 0, 0, 0
 	b.record(int64(now)/int64(bucket)+1, power, resting)
 }

@@ -56,6 +56,22 @@ func TestBaseline(t *testing.T) {
 	}
 }
 
+// TestBaselineOfALargeMachine: with 64 cores something always runs.
+func TestBaselineOfALargeMachine(t *testing.T) {
+	b := physics.NewBaseline()
+	b.Prior, b.Quiet = 150*unit.Watt, 640
+	now := observe(b, 1, 5, 90*unit.Watt, 500)
+	observe(b, now, 5, 80*unit.Watt, 900)
+	if got := b.Idle(); got != 80*unit.Watt {
+		t.Errorf("idle %v, want the least power of the window, 80 W", got)
+	}
+	b = physics.NewBaseline()
+	b.Prior = 50 * unit.Watt
+	if observe(b, 1, 5, 90*unit.Watt, 500); b.Idle() != 50*unit.Watt {
+		t.Errorf("idle %v, want the prior", b.Idle())
+	}
+}
+
 // TestBaselineIgnoresShortDips: one reading of 100 ms with the energy of none
 // (a sensor that updated late) must not become the idle power.
 func TestBaselineIgnoresShortDips(t *testing.T) {

@@ -128,7 +128,8 @@ type DepositTerms struct {
 // then: energy, at the upper end of the sensor's band, is always paid in full,
 // and rent is bounded by the bid and, within that time, by a doubling of spot.
 // The third is the last moments between SIGTERM and SIGKILL. Each product is
-// rounded up. One core of 12 W at 1x needs about 2 $J.
+// rounded up; what Carry.Flush rounds up at death (3 micro-$J at most) is beside
+// it. One core of 12 W at 1x needs about 2 $J.
 func Deposit(t DepositTerms) unit.Credits {
 	blind := t.Epoch + t.Settle + t.Late + t.Stop
 	if t.Cores < 0 || blind < 0 || t.Term < 0 || t.TermCores < 0 || t.TaxCap < 0 {

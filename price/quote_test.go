@@ -178,6 +178,34 @@ func TestDeposit(t *testing.T) {
 	})
 }
 
+// TestDepositCoversTheBlindTime spends all that the rules let a workload spend
+// after its balance is gone: the whole blind time on all its cores at the upper
+// end of the energy band, with spot doubled, then its lane, then its death. The
+// deposit pays it, but for what Flush rounds up.
+func TestDepositCoversTheBlindTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := terms(unit.MilliCores(rapid.Int64Range(1, 64_000).Draw(t, "cores")), unit.Microwatts(rapid.Int64Range(1, 50e6).Draw(t, "watts")))
+		d.Factor = unit.PPM(rapid.Int64Range(int64(price.Lowest), int64(price.Highest)).Draw(t, "grid"))
+		d.Sigma = unit.PPM(rapid.Int64Range(0, 5e5).Draw(t, "sigma"))
+		d.Reserve = price.Base(d.Energy, d.Factor)
+		d.Spot = d.Reserve + unit.Rate(rapid.Int64Range(0, 1e9).Draw(t, "scarcity"))
+		d.Bid = unit.Rate(rapid.Int64Range(0, 4e9).Draw(t, "bid"))
+		d.Term, d.TermCores = 250*time.Millisecond, 200
+
+		var carry price.Carry
+		use := d.Cores.In(d.Epoch + d.Settle + d.Late + d.Stop)
+		watts := unit.Microwatts((unit.One + 2*d.Sigma).Of(int64(d.Energy)))
+		rent := unit.Mul(uint64(max(0, min(d.Bid, 2*d.Spot)-d.Reserve)), uint64(use))
+		bill := price.Cost(price.Cycles{Time: use, Energy: watts.Over(use)}, price.GridPrice{Factor: d.Factor, Rent: rent}, 0, price.Landauer{}, &carry)
+		lane := d.TermCores.In(d.Term)
+		bill = bill.Plus(price.Cost(price.Cycles{Time: lane, Energy: d.Energy.Over(lane)}, price.GridPrice{Factor: d.Factor}, 0, price.Landauer{}, &carry))
+		bill = bill.Plus(carry.Flush())
+		if deposit := price.Deposit(d); bill.Total() > deposit+2 {
+			t.Fatalf("the blind time costs %d micro-$J, the deposit is %d", bill.Total(), deposit)
+		}
+	})
+}
+
 // TestDepositAgainstRationals: never less than the formula, and never more than
 // the five roundings above it.
 func TestDepositAgainstRationals(t *testing.T) {

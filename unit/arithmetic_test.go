@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/unit"
 	"pgregory.net/rapid"
@@ -59,8 +60,41 @@ func TestMulDivPanicsWithNumbers(t *testing.T) {
 			t.Errorf("MulDiv%v did not panic", tt)
 		}
 	}
-	if !panics(func() { unit.MulDivCeil(math.MaxInt64, math.MaxInt64-2, math.MaxInt64-3) }) {
+	// (2^32-1)(2^32+1) = 2^64-1, half of which is the greatest int64 and a half.
+	const a, b = 1<<32 - 1, 1<<32 + 1
+	if got := unit.MulDiv(a, b, 2); got != math.MaxInt64 {
+		t.Errorf("floor of the greatest int64 and a half is %d", got)
+	}
+	if !panics(func() { unit.MulDivCeil(a, b, 2) }) {
 		t.Error("a ceiling above int64 did not panic")
+	}
+}
+
+func TestConversions(t *testing.T) {
+	if c, rest := unit.Microjoules(95).At(100_000); c != 9 || rest != 500_000 {
+		t.Errorf("95 uJ at 0.1x = %d rest %d, want 9 rest 500000", c, rest)
+	}
+	if c, rest := unit.Microjoules(math.MaxInt64).At(0); c != 0 || rest != 0 {
+		t.Errorf("energy at a price of zero = %d rest %d", c, rest)
+	}
+	for _, tt := range []struct {
+		name      string
+		got, want int64
+	}{
+		{"12 W over 50 core-ms", int64((12 * unit.Watt).Over(50e6)), 600_000},
+		{"0.5 W over 19 core-us", int64(unit.Microwatts(500_000).Over(19_000)), 9},
+		{"2 % of 101", unit.PPM(20_000).Of(101), 2},
+		{"1.5 cores in 50 ms", int64(unit.MilliCores(1500).In(50 * time.Millisecond)), 75e6},
+		{"bits of a gibibyte", int64(unit.GiB.Bits()), 1 << 33},
+		{"between instants", int64(unit.Instant(70).Sub(50)), 20},
+		{"after an instant", int64(unit.Instant(50).Add(-20)), 30},
+	} {
+		if tt.got != tt.want {
+			t.Errorf("%s: %d, want %d", tt.name, tt.got, tt.want)
+		}
+	}
+	if !panics(func() { unit.Bytes(math.MaxInt64).Bits() }) {
+		t.Error("the bits of 8 EiB fit an int64")
 	}
 }
 

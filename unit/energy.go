@@ -112,7 +112,7 @@ func ParseTemperature(text string) (MilliCelsius, error) {
 			err = heat.fail(text, "is below absolute zero")
 		}
 		if err != nil {
-			return 0, heat.restore(err, text)
+			return 0, restore(err, text)
 		}
 		return MilliCelsius(-v), nil
 	}

@@ -94,9 +94,9 @@ func cutMinus(text string) (rest string, found bool) {
 }
 
 // restore puts the text that the person wrote back into err.
-func (g grammar) restore(err error, text string) error {
+func restore(err error, text string) error {
 	if parse, ok := errors.AsType[*ParseError](err); ok {
-		return g.fail(text, parse.Reason)
+		parse.Text = text
 	}
 	return err
 }
