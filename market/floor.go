@@ -60,7 +60,7 @@ func (m *Market) grantFloor(e *Epoch, orders []Order, out []Allocation, deposits
 	passed, next := uint64(0), 0
 	for k := 0; next < n; k++ {
 		i := m.turnOf(orders, k)
-		if out[i].Cap == 0 {
+		if out[i].Time == 0 {
 			continue
 		}
 		passed += uint64(orders[i].Deposit)
@@ -92,25 +92,29 @@ func (f *rotation) slices(e *Epoch, mean unit.Microwatts) (size unit.CoreTime, n
 	return size, n
 }
 
-// grant sells o up to won of floor.
+// grant entitles o to won of floor. The forecast does not cut it, or declaring
+// more demand than one has would buy floor; what is not wanted in the end goes
+// to the next in line. Its energy is set aside in full.
 func (m *Market) grant(o *Order, a *Allocation, won unit.CoreTime, r *supply) {
-	most, _ := o.affords(o.Reserve)
-	f := min(won, o.Demand, most, r.time)
-	if energy := r.energyOf(f, o.Energy); energy > r.energy {
-		f = 0
-	} else if r.energy != huge {
+	won = min(won, o.affords(o.Reserve, won))
+	energy := r.energyOf(won, o.Energy)
+	if energy > r.energy {
+		return
+	}
+	if r.energy != huge {
 		r.energy -= energy
 	}
-	r.time -= f
-	a.Floor = f
-	a.Cap = max(a.Cap, f)
+	a.Floor = won
+	now := min(won, o.Demand)
+	r.time -= now
+	a.Time = max(a.Time, now)
 }
 
 // meanEnergy is the mean e-class of those the floor is for, by deposit.
 func meanEnergy(orders []Order, out []Allocation, deposits uint64) unit.Microwatts {
 	var hi, lo uint64
 	for i := range orders {
-		if out[i].Cap > 0 {
+		if out[i].Time > 0 {
 			h, l := bits.Mul64(uint64(orders[i].Deposit), uint64(orders[i].Energy))
 			var c uint64
 			lo, c = bits.Add64(lo, l, 0)

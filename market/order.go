@@ -68,25 +68,32 @@ const (
 // of 32 to matter, so a total order of losers does not exist there.
 const Tiers = 4
 
+// NoCap is the Cap of a wallet that can pay for more than there is.
+const NoCap = unit.CoreTime(huge)
+
 // Allocation is one order's share of the coming epoch.
 type Allocation struct {
 	Time    unit.CoreTime // granted, floor included
-	Floor   unit.CoreTime // of which from the floor
-	Cap     unit.CoreTime // demand that the wallet backs; others are priced against no more
+	Floor   unit.CoreTime // of it at the reserve: the first units used; may exceed Time
+	Cap     unit.CoreTime // demand that the wallet backs, NoCap if it does not bind
 	Score   Bucket        // rank: bucket of (b_i - r_i), per joule in Watts
 	Class   Class
 	Tier    uint8 // 0..3 for losers: 0 is nearest to the margin
 	Refusal Refusal
 }
 
+// floorTime is the part of Time that is floor.
+func (a *Allocation) floorTime() unit.CoreTime { return min(a.Floor, a.Time) }
+
 // Use is what one wallet did in the epoch that just ended.
 type Use struct {
 	ID     uint64
 	Score  Bucket          // as ranked
 	Energy unit.Microwatts // class watts per core, as ranked (used where watts are limited)
-	// Demand is metered: run + runnable waiting, at most cores x epoch and, of
-	// the waiting part, at most Allocation.Cap; as when stopped if Maxwell
-	// stopped it.
+	// Demand is metered: run + runnable waiting, at most cores x epoch and at
+	// most Allocation.Cap (but never less than Used): others are not priced
+	// against demand that nobody can pay for. As when stopped, if Maxwell
+	// stopped it for its price; no more than Used, if it is not in the market.
 	Demand unit.CoreTime
 	Used   unit.CoreTime // metered run
 	Floor  unit.CoreTime // floor granted; the first units used are floor units

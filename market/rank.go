@@ -31,14 +31,14 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 	for i := range orders {
 		o := &orders[i]
 		out[i] = e.admit(o)
-		if out[i].Cap > 0 {
+		if out[i].Time > 0 {
 			deposits += uint64(o.Deposit)
 		}
 	}
 	r := supply{time: e.Cores, energy: e.allowance()}
 	m.grantFloor(&e, orders, out, deposits, &r)
 	for i := range orders {
-		if rest := out[i].Cap - out[i].Floor; rest > 0 {
+		if rest := out[i].Time - out[i].floorTime(); rest > 0 {
 			m.stand(out[i].Score, rest, r.energyOf(rest, orders[i].Energy))
 		}
 	}
@@ -49,8 +49,8 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 	}
 }
 
-// admit decides what can be decided about o alone. Cap is its demand as far as
-// its wallet reaches.
+// admit decides what can be decided about o alone. Time is its demand as far
+// as its wallet reaches.
 func (e *Epoch) admit(o *Order) Allocation {
 	if o.Demand < 0 || o.Reserve < 0 || o.Energy < 0 || o.Deposit < 0 {
 		panicf("market: order %d wants %d ns at a reserve of %d, %d uW, deposit %d",
@@ -61,12 +61,13 @@ func (e *Epoch) admit(o *Order) Allocation {
 		return Allocation{Class: Frozen, Refusal: Insolvent}
 	case o.Bid < o.Reserve:
 		return Allocation{Class: Frozen, Refusal: BelowReserve}
-	case o.Demand == 0:
-		return Allocation{Class: Idle, Refusal: NoDemand, Score: e.score(o)}
 	}
-	a := Allocation{Score: e.score(o), Cap: o.Demand}
-	if most, binds := o.affords(e.backing(o)); binds {
-		a.Cap, a.Refusal = most, WalletBinds
+	a := Allocation{Score: e.score(o), Cap: o.affords(e.backing(o), max(o.Demand, e.Cores)), Time: o.Demand}
+	switch {
+	case o.Demand == 0:
+		a.Refusal = NoDemand
+	case o.Demand > a.Cap:
+		a.Time, a.Refusal = a.Cap, WalletBinds
 	}
 	return a
 }
@@ -78,17 +79,17 @@ func (e *Epoch) backing(o *Order) unit.Rate {
 	return max(o.Reserve, min(o.Bid, 2*min(e.Spot, huge)))
 }
 
-// affords returns the core time that o's balance buys at p, and whether that
-// is less than it wants.
-func (o *Order) affords(p unit.Rate) (unit.CoreTime, bool) {
+// affords returns the core time that o's balance buys at p, or NoCap if that is
+// at least most.
+func (o *Order) affords(p unit.Rate, most unit.CoreTime) unit.CoreTime {
 	balance := uint64(max(o.Balance, 0))
-	needHi, needLo := bits.Mul64(uint64(p), uint64(o.Demand))
+	needHi, needLo := bits.Mul64(uint64(p), uint64(most))
 	haveHi, haveLo := bits.Mul64(balance, uint64(unit.CoreSecond))
 	if needHi < haveHi || needHi == haveHi && needLo <= haveLo {
-		return o.Demand, false
+		return NoCap
 	}
-	most, _ := bits.Div64(haveHi, haveLo, uint64(p))
-	return unit.CoreTime(most), true
+	q, _ := bits.Div64(haveHi, haveLo, uint64(p))
+	return unit.CoreTime(q)
 }
 
 // supply is what is left to sell.
@@ -141,14 +142,14 @@ func (m *Market) assign(orders []Order, out []Allocation, margin Bucket) {
 		}
 		switch {
 		case a.Score > margin:
-			a.Class, a.Time = Served, a.Cap
+			a.Class = Served
 		case a.Score == margin:
-			a.Class, a.Time = Margin, a.Floor
 			o := &orders[i]
-			want := int64((a.Cap - a.Floor) / m.granule)
+			want := int64((a.Time - a.floorTime()) / m.granule)
+			a.Class, a.Time = Margin, a.floorTime()
 			m.tied = append(m.tied, member{id: o.ID, index: int32(i), want: want, watts: o.Energy})
 		default:
-			a.Class, a.Time, a.Refusal = Loser, a.Floor, Outbid
+			a.Class, a.Time, a.Refusal = Loser, a.floorTime(), Outbid
 			a.Tier = uint8(min(Tiers-1, (margin-a.Score)/PerOctave))
 		}
 	}

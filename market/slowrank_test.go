@@ -79,10 +79,10 @@ func slowFloor(e Epoch, orders []Order, phase *uint64, saved *unit.CoreTime) []u
 			}
 		}
 	}
-	room := e.Cores
 	for _, i := range wanting {
 		o := orders[i]
-		f := min(floors[i], o.Demand, slowCap(o, o.Reserve), room)
+		o.Demand = floors[i]
+		f := slowCap(o, o.Reserve)
 		if e.Watts > 0 {
 			if energy := slowEnergy(f, o.Energy); energy.Cmp(left) > 0 {
 				f = 0
@@ -91,7 +91,6 @@ func slowFloor(e Epoch, orders []Order, phase *uint64, saved *unit.CoreTime) []u
 			}
 		}
 		floors[i] = f
-		room -= f
 	}
 	return floors
 }
@@ -131,13 +130,14 @@ func slowRank(t *rapid.T, e Epoch, granule unit.CoreTime, orders []Order, floors
 		if want := slowBucket(unit.Rate(score.Int64())); a.Score != want {
 			t.Fatalf("order %d is in bucket %d, want %d", i, a.Score, want)
 		}
-		most := max(floors[i], slowCap(o, max(o.Reserve, min(o.Bid, 2*e.Spot))))
-		if a.Cap != most {
-			t.Fatalf("order %d is capped at %d, want %d", i, a.Cap, most)
+		most := max(min(floors[i], o.Demand), slowCap(o, max(o.Reserve, min(o.Bid, 2*e.Spot))))
+		if min(a.Cap, o.Demand) != slowCap(o, max(o.Reserve, min(o.Bid, 2*e.Spot))) {
+			t.Fatalf("order %d is capped at %d", i, a.Cap)
 		}
+		energy.Sub(energy, slowEnergy(floors[i], o.Energy))
+		floors[i] = min(floors[i], o.Demand) // from here on: the part that is wanted
 		wants[i] = most - floors[i]
 		room -= floors[i]
-		energy.Sub(energy, slowEnergy(floors[i], o.Energy))
 		buckets[a.Score] = append(buckets[a.Score], i)
 	}
 	margin := Bucket(-1)
