@@ -1,0 +1,129 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/signal"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/meter"
+)
+
+// enforce opens the best enforcement this machine has, or the one asked for,
+// and the meter that goes with it.
+func (m *Market) enforce(dir string, roots host.Roots, lock *os.File) error {
+	var refused error
+	if m.settings.Enforce != "signal" {
+		refused = m.enforceByCgroup(roots, lock)
+		if refused == nil {
+			return nil
+		}
+		if m.settings.Enforce == "cgroup" {
+			return fmt.Errorf("enforce cgroup: %w", refused)
+		}
+	}
+	m.why = refused
+	return m.enforceBySignal(dir, roots)
+}
+
+// enforceByCgroup makes the market's directories, guards them and counts what
+// runs in them. What a dead market of the same user left behind goes first.
+func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File) error {
+	repaired, err := cgroup.Repair(roots)
+	if err != nil {
+		return err
+	}
+	for _, a := range repaired {
+		if a.Outcome == cgroup.Removed || a.Outcome == cgroup.Broken {
+			m.log.Info("repair", "what", a.String())
+		}
+	}
+	e, err := cgroup.Open(cgroup.Config{Cores: m.settings.Cores}, roots)
+	if err != nil {
+		return err
+	}
+	m.meter, err = meter.Open(meter.Config{Kind: m.settings.Meter, Parent: e.Parent()}, roots)
+	if err != nil {
+		return errors.Join(err, e.Close())
+	}
+	if err := m.guard(e, roots, lock); err != nil {
+		return errors.Join(err, m.meter.Close(), e.Close())
+	}
+	m.enforcer = e
+	return nil
+}
+
+// guard starts the watchdog. It inherits the market's lock, so that a client
+// who waits for the lock after a crash waits for the clean-up.
+func (m *Market) guard(e *cgroup.Enforcer, roots host.Roots, lock *os.File) error {
+	if err := inheritable(lock, true); err != nil {
+		return err
+	}
+	dog, err := e.Guard([]string{"/proc/self/exe", WatchdogVerb}, roots)
+	if err = errors.Join(err, inheritable(lock, false)); err != nil {
+		return err
+	}
+	m.bye = func() {
+		if err := dog.Farewell(); err != nil {
+			m.log.Warn("dismiss the watchdog", "err", err)
+		}
+	}
+	return nil
+}
+
+// WatchdogVerb is the hidden verb of the watchdog.
+const WatchdogVerb = "watchdog"
+
+// inheritable sets whether a child gets f.
+func inheritable(f *os.File, yes bool) error {
+	flags := unix.FD_CLOEXEC
+	if yes {
+		flags = 0
+	}
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, flags); err != nil {
+		return fmt.Errorf("share the market's lock: %w", err)
+	}
+	return nil
+}
+
+// enforceBySignal holds trees by signals and counts their processes.
+func (m *Market) enforceBySignal(dir string, roots host.Roots) error {
+	e, err := signal.Open(signal.Config{Dir: dir, Namespace: signal.Probe() == nil, CPUs: m.cpus})
+	if err != nil {
+		return err
+	}
+	m.meter, err = meter.Open(meter.Config{Kind: meter.Processes}, roots)
+	if err != nil {
+		return errors.Join(err, e.Close())
+	}
+	m.enforcer, m.duty = e, true
+	return nil
+}
+
+// track tells a meter of processes where a workload's tree begins.
+func (m *Market) track(mem *member, pid int) {
+	t, ok := m.meter.(meter.Tracker)
+	if !ok || pid <= 0 {
+		return
+	}
+	m.hw.Lock()
+	defer m.hw.Unlock()
+	if err := t.Track(int(mem.slot), pid); err != nil {
+		m.fault("track "+mem.name, err)
+	}
+}
+
+// caveat is one line on what this market cannot hold, for people.
+func (m *Market) caveat(d dispatch.Description) string {
+	parts := append([]string(nil), d.Missing...)
+	if about := m.meter.Describe(); about.LowerBound {
+		parts = append(parts, "charges are a lower bound")
+	}
+	return strings.Join(parts, "; ")
+}

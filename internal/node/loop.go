@@ -1,0 +1,360 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/meter"
+	"github.com/maxwell-hypervisor/maxwell/market"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// loop is the locked thread that owns the demon.
+type loop struct {
+	m     *Market
+	demon *demon.Demon
+	clock host.Clock
+	wake  int // eventfd: commands are waiting
+	queue chan func()
+
+	members []*member // by slot; nil = none
+	in      demon.Input
+	out     demon.Decisions
+	samples []meter.Sample
+	shares  []dispatch.Share
+	gates   []gate
+
+	next    unit.Instant // of the next tick
+	last    unit.Instant // of the last tick
+	hurry   bool         // tick now: somebody waits for a burial
+	ticks   uint64
+	lateMax time.Duration
+	peak    unit.Rate // highest spot
+	applied unit.Instant
+	ending  bool
+}
+
+// gate is a slot that may exhaust a limit before the next tick.
+type gate struct {
+	slot  int32
+	limit unit.CoreTime // run at which it is exhausted
+	cores unit.MilliCores
+	due   unit.Instant // when it must be looked at
+}
+
+// queueLength bounds the commands that wait for the loop. A client that sends
+// more waits: commands are never dropped.
+const queueLength = 1024
+
+// Gates are looked at from two milliseconds before the predicted moment, every
+// fifth of one: closer costs more than the core time it saves.
+const (
+	gateEarly = 2 * time.Millisecond
+	gateStep  = 200 * time.Microsecond
+)
+
+func newLoop(m *Market) (*loop, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("open wake descriptor: %w", err)
+	}
+	return &loop{m: m, wake: fd, queue: make(chan func(), queueLength)}, nil
+}
+
+// do runs f on the loop's thread and waits for it. It returns false when the
+// loop has ended and f did not run.
+func (l *loop) do(f func()) bool {
+	done := make(chan struct{})
+	select {
+	case l.queue <- func() { f(); close(done) }:
+	case <-l.m.done:
+		return false
+	}
+	l.poke()
+	select {
+	case <-done:
+		return true
+	case <-l.m.done:
+		return false
+	}
+}
+
+func (l *loop) poke() {
+	one := [8]byte{1}
+	// A full eventfd means that it is already readable: nothing to do.
+	_, _ = unix.Write(l.wake, one[:])
+}
+
+// run is the thread's whole life.
+func (l *loop) run() {
+	runtime.LockOSThread()
+	if p := host.RaisePriority(); p.Why != nil {
+		l.m.log.Info("loop", "priority", p.String(), "why", p.Why)
+	}
+	l.last = l.clock.Now()
+	l.applied = l.last
+	l.next = l.last + unit.Instant(demon.ShortEpoch)
+	for !l.ending {
+		woken := l.sleep(l.deadline())
+		if woken {
+			l.commands()
+		}
+		now := l.clock.Now()
+		if now >= l.next || l.hurry {
+			l.tick(now)
+			continue
+		}
+		l.watchGates(now)
+	}
+	l.commands()
+}
+
+// deadline is the next moment at which the loop has something to do.
+func (l *loop) deadline() unit.Instant {
+	if l.hurry {
+		return l.last
+	}
+	at := l.next
+	for i := range l.gates {
+		at = min(at, l.gates[i].due)
+	}
+	return at
+}
+
+// sleep waits until the deadline or a command, whichever is first.
+func (l *loop) sleep(until unit.Instant) bool {
+	fds := [1]unix.PollFd{{Fd: int32(l.wake), Events: unix.POLLIN}}
+	for {
+		left := max(0, time.Duration(until-l.clock.Now()))
+		ts := unix.NsecToTimespec(int64(left))
+		n, err := unix.Ppoll(fds[:], &ts, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			panic(fmt.Sprintf("node: wait for the next tick: %v", err))
+		}
+		return n > 0
+	}
+}
+
+// commands runs everything that waits in the queue.
+func (l *loop) commands() {
+	var drop [8]byte
+	_, _ = unix.Read(l.wake, drop[:])
+	for {
+		select {
+		case f := <-l.queue:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// tick settles the epoch and starts the next one.
+func (l *loop) tick(now unit.Instant) {
+	if now <= l.last {
+		return
+	}
+	l.hurry = false
+	if now >= l.next {
+		l.lateMax = max(l.lateMax, time.Duration(now-l.next))
+	}
+	l.ticks++
+	l.maybePanic("loop")
+	l.read(now)
+	l.demon.Step(&l.in, &l.out)
+	l.last = now
+	l.peak = max(l.peak, l.out.Ended.Outcome.Spot)
+	l.act()
+	l.apply(now)
+	l.tell()
+	l.m.trace.write(l)
+	l.arm(now)
+	l.schedule(now)
+}
+
+// schedule sets the next tick on the grid of epochs; a loop that fell behind
+// starts a new grid rather than running after the old one.
+func (l *loop) schedule(now unit.Instant) {
+	l.next += unit.Instant(l.out.Epoch)
+	if l.next <= now+unit.Instant(l.out.Epoch/4) || l.next > now+unit.Instant(2*l.out.Epoch) {
+		l.next = now + unit.Instant(l.out.Epoch)
+	}
+}
+
+// read collects the world. Whether a tree is empty is asked before the meter
+// is read, so that the last reading of an empty tree is its final one.
+func (l *loop) read(now unit.Instant) {
+	in := &l.in
+	in.Now = now
+	for slot, mem := range l.members {
+		if mem == nil {
+			continue
+		}
+		in.Usage[slot].Populated = mem.populated()
+		in.Usage[slot].PeakMemory = unit.Bytes(mem.peak.Load())
+		in.Usage[slot].OOMKills = mem.ooms.Load()
+		in.Usage[slot].PidsRefused = mem.pidsRefused.Load()
+		in.Usage[slot].Processes = mem.processes.Load()
+	}
+	l.m.hw.Lock()
+	node, err := l.m.meter.Read(l.samples)
+	l.m.hw.Unlock()
+	if err != nil {
+		l.m.fault("read meter", err)
+	}
+	for slot, mem := range l.members {
+		if mem == nil || !mem.metered {
+			continue
+		}
+		u, s := &in.Usage[slot], &l.samples[slot]
+		u.Stopped = mem.windowed
+		u.Run, u.Wait, u.Runnable = max(u.Run, s.Run, unit.CoreTime(mem.cpu.Load())), max(u.Wait, s.Wait), s.Runnable
+	}
+	in.Busy, in.System = max(in.Busy, node.Busy), max(in.System, node.System)
+	l.m.self.Store(int64(node.Self))
+	reading, err := l.m.sensor.Read(now, in.Busy)
+	if err != nil {
+		l.m.fault("read energy", err)
+		return // the last reading stands: no energy is invented
+	}
+	in.Reading = reading
+}
+
+// act carries out the demon's actions: what is quick here, the rest by worker.
+func (l *loop) act() {
+	for _, a := range l.out.Actions {
+		mem := l.members[a.Slot]
+		if mem == nil {
+			continue
+		}
+		switch a.Kind {
+		case demon.Freeze:
+			l.m.try("freeze", mem, mem.group.Freeze)
+		case demon.Thaw:
+			l.m.try("thaw", mem, mem.group.Thaw)
+		case demon.Term:
+			l.m.work(func() { l.m.term(mem) })
+		case demon.Kill:
+			l.m.work(func() { l.m.kill(mem) })
+		case demon.Bury:
+			if line, ok := l.demon.LineOf(a.Slot); ok {
+				mem.final = line
+			}
+			mem.spotPeak = l.peak
+			l.m.work(func() { l.m.bury(mem) })
+		}
+	}
+}
+
+// apply hands the shares of the coming epoch to enforcement.
+func (l *loop) apply(now unit.Instant) {
+	l.shares = l.shares[:0]
+	for i := range l.out.Shares {
+		s := &l.out.Shares[i]
+		mem := l.members[s.Slot]
+		if mem == nil || !mem.started {
+			continue
+		}
+		// Where enforcement stops and goes, a share that is not the whole demand
+		// hides the demand.
+		mem.windowed = l.m.duty && s.Allocation.Class != market.Served && s.Allocation.Class != market.Idle
+		l.shares = append(l.shares, dispatch.Share{
+			Slot: int(s.Slot), Class: uint8(s.Allocation.Class), Tier: s.Allocation.Tier,
+			Granted: s.Allocation.Time, Used: s.Used, Demand: s.Demand,
+		})
+	}
+	if err := l.m.enforcer.Apply(time.Duration(now-l.applied), l.shares); err != nil {
+		l.m.fault("apply shares", err)
+	}
+	l.applied = now
+}
+
+// tell passes the demon's events to the clients they concern.
+func (l *loop) tell() {
+	for i := range l.out.Events {
+		e := &l.out.Events[i]
+		if mem := l.members[e.Slot]; mem != nil {
+			mem.session.push(l.m.event(l, mem, e))
+		}
+	}
+}
+
+// arm computes when each gate has to be looked at.
+func (l *loop) arm(now unit.Instant) {
+	l.gates = l.gates[:0]
+	for _, g := range l.out.Gates {
+		limit := l.in.Usage[g.Slot].Run + g.Allowance
+		l.gates = append(l.gates, gate{slot: g.Slot, limit: limit, cores: g.Cores, due: due(now, g.Allowance, g.Cores)})
+	}
+}
+
+// due is the earliest moment at which left core time can be used up by cores,
+// less the early start.
+func due(now unit.Instant, left unit.CoreTime, cores unit.MilliCores) unit.Instant {
+	wall := time.Duration(unit.MulDiv(max(0, int64(left)), 1000, max(1, int64(cores))))
+	if wall <= gateEarly {
+		return now + unit.Instant(min(wall, gateStep))
+	}
+	return now + unit.Instant(wall-gateEarly)
+}
+
+// watchGates reads the slots whose moment has come and freezes the exhausted.
+func (l *loop) watchGates(now unit.Instant) {
+	keep := l.gates[:0]
+	for _, g := range l.gates {
+		mem := l.members[g.slot]
+		if mem == nil {
+			continue
+		}
+		if g.due > now {
+			keep = append(keep, g)
+			continue
+		}
+		l.m.hw.Lock()
+		s, err := l.m.meter.ReadOne(int(g.slot))
+		l.m.hw.Unlock()
+		if err != nil {
+			l.m.fault("read meter of "+mem.name, err)
+			continue
+		}
+		if s.Run >= g.limit {
+			l.m.try("freeze", mem, mem.group.Freeze)
+			l.demon.Exhausted(g.slot)
+			continue
+		}
+		g.due = max(due(now, g.limit-s.Run, g.cores), now+unit.Instant(gateStep))
+		keep = append(keep, g)
+	}
+	l.gates = keep
+}
+
+// seat makes room for slot in every table indexed by it.
+func (l *loop) seat(slot int32) {
+	for int(slot) >= len(l.members) {
+		l.members = append(l.members, nil)
+		l.samples = append(l.samples, meter.Sample{})
+		l.in.Usage = append(l.in.Usage, demon.Usage{})
+	}
+	l.in.Usage[slot] = demon.Usage{}
+	l.samples[slot] = meter.Sample{}
+}
+
+func (l *loop) maybePanic(where string) {
+	s := &l.m.settings
+	if s.PanicAtTick != 0 && l.ticks >= s.PanicAtTick && (s.PanicIn == where || (s.PanicIn == "" && where == "loop")) {
+		panic(fmt.Sprintf("node: asked to panic in the %s at tick %d", where, l.ticks))
+	}
+	if s.PanicAtTick == l.ticks && s.PanicIn == "worker" && where == "loop" {
+		l.m.work(func() { panic("node: asked to panic in a worker") })
+	}
+}

@@ -1,0 +1,186 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/meter"
+	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// Market is the one market of a machine while it lives.
+type Market struct {
+	settings Settings
+	log      *slog.Logger
+	began    unit.Instant
+
+	sensor   sensor.Sensor
+	enforcer dispatch.Enforcer
+	cpus     []int // that are sold; nil = all
+	online   unit.MilliCores
+	duty     bool       // enforcement stops and goes, and counts a lower bound
+	why      error      // why a better enforcement was refused; nil = there is none better
+	hw       sync.Mutex // guards meter and the opening of groups
+	meter    meter.Meter
+	trace    *trace
+	loop     *loop
+	jobs     chan func()
+	self     atomic.Int64 // processor time of the market itself, ns
+	landauer unit.Credits // per GiB, for display
+
+	quit    chan struct{} // closed when everything but the loop must end
+	done    chan struct{} // closed when the loop has ended
+	crew    sync.WaitGroup
+	hands   sync.WaitGroup // the workers among the crew
+	bye     func()         // farewell to the watchdog
+	mu      sync.Mutex
+	session map[string]*session
+	closing bool
+	closed  chan struct{} // closed when every trace of the market is gone
+	faults  map[string]time.Time
+}
+
+// workers carry out what may block. Two, so that one storm does not hold up
+// another's end.
+const workers = 2
+
+// idleExit ends a market that nobody joined: its first client died before it
+// came.
+const idleExit = 10 * time.Second
+
+// spawn starts a goroutine of the market. A panic in it ends the process: the
+// watchdog restores the machine, which no code in a broken process should try.
+func (m *Market) spawn(name string, f func()) {
+	m.crew.Go(func() {
+		defer m.lastWords(name)
+		f()
+	})
+}
+
+// lastWords reports a panic and ends the process at once.
+func (m *Market) lastWords(name string) {
+	if p := recover(); p != nil {
+		m.log.Error("panic", "in", name, "what", fmt.Sprint(p), "stack", string(debug.Stack()))
+		os.Exit(2)
+	}
+}
+
+// work hands f to a worker. The queue is long enough for one job a workload a
+// tick; when it is full the loop waits, because no action may be lost.
+func (m *Market) work(f func()) { m.jobs <- f }
+
+// worker carries out jobs. Owner: Market; end: the queue is closed.
+func (m *Market) worker() {
+	defer m.hands.Done()
+	for f := range m.jobs {
+		f()
+	}
+}
+
+// fault logs a failure once a second for each kind: a machine that refuses
+// something refuses it at every tick.
+func (m *Market) fault(what string, err error) {
+	m.mu.Lock()
+	now := time.Now()
+	quiet := now.Sub(m.faults[what]) < time.Second
+	if !quiet {
+		if len(m.faults) > 1000 {
+			clear(m.faults)
+		}
+		m.faults[what] = now
+	}
+	m.mu.Unlock()
+	if !quiet {
+		m.log.Warn(what, "err", err)
+	}
+}
+
+// start begins the loop, the workers and the inspector.
+func (m *Market) start() {
+	m.hands.Add(workers)
+	for range workers {
+		m.spawn("worker", m.worker)
+	}
+	m.spawn("loop", func() {
+		defer close(m.done)
+		m.loop.run()
+	})
+	m.spawn("inspector", m.inspector)
+	m.spawn("idle exit", m.leaveIfAlone)
+}
+
+// leaveIfAlone ends a market whose first client never came. Owner: Market;
+// end: the timer or quit.
+func (m *Market) leaveIfAlone() {
+	select {
+	case <-m.quit:
+		return
+	case <-time.After(idleExit):
+	}
+	m.mu.Lock()
+	alone := len(m.session) == 0
+	if alone {
+		m.closing = true
+	}
+	m.mu.Unlock()
+	if alone {
+		m.shutdownOnce()
+	}
+}
+
+// shutdownOnce ends the loop and removes everything the market made.
+func (m *Market) shutdownOnce() {
+	m.mu.Lock()
+	select {
+	case <-m.quit:
+		m.mu.Unlock()
+		<-m.closed
+		return
+	default:
+	}
+	close(m.quit)
+	m.mu.Unlock()
+	m.loop.do(func() { m.loop.ending = true })
+	<-m.done
+	close(m.jobs)
+	m.hands.Wait()
+	err := errors.Join(m.enforcer.Close(), m.meter.Close(), m.sensor.Close(), m.trace.close())
+	if err != nil {
+		m.log.Warn("close", "err", err)
+	}
+	m.bye()
+	close(m.closed)
+}
+
+// wait blocks until the market has ended, or ctx asks it to.
+func (m *Market) wait(ctx context.Context) {
+	select {
+	case <-m.closed:
+	case <-ctx.Done():
+		m.endAll()
+		m.shutdownOnce()
+	}
+}
+
+// endAll ends every session: the market was told to stop.
+func (m *Market) endAll() {
+	m.mu.Lock()
+	m.closing = true
+	list := make([]*session, 0, len(m.session))
+	for _, s := range m.session {
+		list = append(list, s)
+	}
+	m.mu.Unlock()
+	for _, s := range list {
+		m.end(s)
+	}
+}

@@ -1,0 +1,177 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// member is one workload as the node holds it. Fields without a note belong
+// to the loop's thread.
+type member struct {
+	slot     int32
+	name     string
+	session  *session
+	group    dispatch.Group // immutable
+	limits   dispatch.Limits
+	metered  bool
+	started  bool
+	windowed bool // enforcement may have stopped it in the epoch that ended
+	ending   bool // its main process ended, or it is dying: ask whether it is empty
+
+	childExit int32
+	hasExit   bool
+
+	// Written by the inspector and the workers, read by the loop.
+	cpu         atomic.Int64 // where the enforcement itself counts (signal), ns
+	peak        atomic.Int64
+	ooms        atomic.Uint64
+	pidsRefused atomic.Uint64
+	processes   atomic.Int64
+
+	final    demon.Line // at its burial
+	spotPeak unit.Rate
+	buried   chan struct{} // closed when the group is gone and the slot free
+}
+
+// populated asks the kernel only about those that may be empty: a file read a
+// workload a tick would cost a thousand workloads more than the market does.
+func (mem *member) populated() bool {
+	if !mem.ending {
+		return mem.started
+	}
+	alive, err := mem.group.Populated()
+	return err != nil || alive
+}
+
+// inspect reads the kernel's counters of mem.
+func (m *Market) inspect(mem *member) {
+	c, err := mem.group.Counters()
+	if err != nil {
+		if !errors.Is(err, dispatch.ErrClosed) {
+			m.fault("read counters of "+mem.name, err)
+		}
+		return
+	}
+	mem.peak.Store(max(mem.peak.Load(), int64(c.PeakMemory)))
+	if m.duty {
+		mem.cpu.Store(max(mem.cpu.Load(), int64(c.CPU)))
+	}
+	mem.ooms.Store(c.OOMKills)
+	mem.pidsRefused.Store(c.PidsRefused)
+}
+
+// inspectEvery is how often memory and process counters are read: a killed
+// process is noticed within it.
+const inspectEvery = 100 * time.Millisecond
+
+// inspector reads the counters of every workload that has such a cap, ten
+// times a second, and of all others once a second. Owner: Market; end: quit.
+func (m *Market) inspector() {
+	ticker := time.NewTicker(inspectEvery)
+	defer ticker.Stop()
+	for round := 0; ; round++ {
+		select {
+		case <-m.quit:
+			return
+		case <-ticker.C:
+		}
+		var list []*member
+		m.loop.do(func() {
+			for _, mem := range m.loop.members {
+				if mem == nil || mem.ending {
+					continue
+				}
+				capped := mem.limits.Memory > 0 || mem.limits.Pids > 0
+				if capped || (round%10 == int(mem.slot)%10 && round%100 < 10) {
+					list = append(list, mem)
+				}
+			}
+		})
+		for _, mem := range list {
+			m.inspect(mem)
+		}
+	}
+}
+
+// term opens the dying lane: SIGTERM, a little time, and nothing holds it.
+func (m *Market) term(mem *member) {
+	m.try("open dying lane of", mem, func() error { return mem.group.Lane(true) })
+	m.try("send SIGTERM to", mem, func() error { return mem.group.Signal(syscall.SIGTERM) })
+	m.try("thaw", mem, mem.group.Thaw)
+	m.loop.do(func() { mem.ending = true })
+}
+
+// kill ends the whole tree. The demon asks again at every tick until it is
+// empty.
+func (m *Market) kill(mem *member) {
+	m.try("kill", mem, mem.group.Kill)
+	m.loop.do(func() { mem.ending, m.loop.hurry = true, true })
+}
+
+// buryTries and buryWait bound the wait for a killed tree's directory to
+// become removable.
+const (
+	buryTries = 200
+	buryWait  = 5 * time.Millisecond
+)
+
+// bury removes an empty group and frees its slot.
+func (m *Market) bury(mem *member) {
+	m.inspect(mem)
+	m.hw.Lock()
+	if mem.metered {
+		if _, err := m.meter.Remove(int(mem.slot)); err != nil {
+			m.fault("stop metering "+mem.name, err)
+		}
+	}
+	m.hw.Unlock()
+	for try := range buryTries {
+		err := mem.group.Remove()
+		if err == nil || errors.Is(err, dispatch.ErrClosed) {
+			break
+		}
+		if !errors.Is(err, dispatch.ErrPopulated) || try == buryTries-1 {
+			m.fault("remove group of "+mem.name, err)
+			break
+		}
+		m.try("kill", mem, mem.group.Kill)
+		time.Sleep(buryWait)
+	}
+	m.loop.do(func() {
+		mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
+		m.loop.demon.SetPeak(mem.slot, mem.final.Peak)
+		m.loop.demon.Release(mem.slot)
+		m.loop.members[mem.slot] = nil
+		mem.session.lost(mem)
+	})
+	close(mem.buried)
+}
+
+// try runs one action on a group. A group that is already gone needs nothing.
+func (m *Market) try(what string, mem *member, f func() error) {
+	if err := f(); err != nil && !errors.Is(err, dispatch.ErrClosed) {
+		m.fault(fmt.Sprintf("%s %s", what, mem.name), err)
+	}
+}
+
+// exitCode is what `maxwell run` returns for a line (DESIGN section 6).
+func exitCode(l *demon.Line, childExit int32, hasExit bool) int32 {
+	if l.State != apoptosis.Dead {
+		return 0
+	}
+	if code := l.Reason.ExitCode(); code != apoptosis.ChildsOwn {
+		return int32(code)
+	}
+	if hasExit {
+		return childExit
+	}
+	return 128 + int32(syscall.SIGKILL)
+}

@@ -1,0 +1,262 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/signal"
+)
+
+// Workload is what a client starts: its terms and its command.
+type Workload struct {
+	Terms *v1.AdmitRequest
+	Spec  launch.Spec // Report is made by Start
+	// OnChange is told when the main process stops or continues (^Z, fg). It
+	// runs on the goroutine that waits for the process. May be nil.
+	OnChange func(launch.Status)
+}
+
+// child is a started main process, whichever enforcement started it.
+type child interface {
+	Wait() (launch.Status, error)
+	Signal(sig syscall.Signal) error
+}
+
+// Running is a workload of this session with its main process.
+type Running struct {
+	Name  string
+	s     *Session
+	proc  child
+	done  chan struct{}
+	mu    sync.Mutex // orders Signal against the reaping of the process
+	ended bool
+
+	out  *v1.ExitedResponse
+	code int
+	err  error
+}
+
+// Start admits the workload and starts its command in the group the market
+// made. A refusal, or a command that cannot be run (*launch.ExecError), leaves
+// nothing behind.
+func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
+	w.Terms.Token = s.token
+	admitted, err := s.rpc.Admit(ctx, w.Terms)
+	if err != nil {
+		return nil, s.plain(err)
+	}
+	report, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make report pipe: %w", err), s.neverStarted(ctx, admitted.GetName(), 125))
+	}
+	w.Spec.Report = theirs
+	if w.Spec.Env == nil {
+		w.Spec.Env = os.Environ()
+	}
+	w.Spec.Env = append(slices.Clone(w.Spec.Env), "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD), "MAXWELL_WALLET="+admitted.GetName())
+	r := &Running{Name: admitted.GetName(), s: s, done: make(chan struct{})}
+	pid := 0
+	r.proc, pid, err = begin(w.Spec, placed(admitted.GetPlacement()))
+	_ = theirs.Close()
+	if err != nil {
+		_ = report.Close()
+		code := 125
+		if e, ok := errors.AsType[*launch.ExecError](err); ok {
+			code = e.Code
+		}
+		return nil, errors.Join(err, s.neverStarted(ctx, r.Name, code))
+	}
+	if _, err := s.rpc.Started(ctx, &v1.StartedRequest{Token: s.token, Name: r.Name, Pid: int32(pid)}); err != nil {
+		r.err = s.plain(err)
+	}
+	s.crew.Go(func() { s.reports(r.Name, report) })
+	s.crew.Go(func() { r.wait(w.OnChange) })
+	return r, nil
+}
+
+// begin starts the process by the enforcement that the placement names. The
+// process id is that of the tree's root: the shim's, where there is one.
+func begin(spec launch.Spec, p dispatch.Placement) (child, int, error) {
+	if p.Enforcement == signal.Name {
+		proc, err := signal.Start(spec, p)
+		if err != nil {
+			return nil, 0, err
+		}
+		return proc, proc.Pid, nil
+	}
+	proc, err := launch.Start(spec, p)
+	if err != nil {
+		return nil, 0, err
+	}
+	return proc, proc.Pid, nil
+}
+
+// neverStarted takes an admission back.
+func (s *Session) neverStarted(ctx context.Context, name string, code int) error {
+	_, err := s.rpc.Exited(ctx, &v1.ExitedRequest{
+		Token: s.token, Name: name, ChildExit: int32(code), NeverStarted: true,
+	})
+	return s.plain(err)
+}
+
+// wait follows the main process to its end, then the market to the burial.
+// Owner: Session; end: the process ends, which the market sees to.
+func (r *Running) wait(onChange func(launch.Status)) {
+	defer close(r.done)
+	for {
+		st, err := r.proc.Wait()
+		if err != nil {
+			r.code, r.err = 125, errors.Join(r.err, err)
+			break
+		}
+		if st.Ended() {
+			r.code = st.Code
+			break
+		}
+		if onChange != nil {
+			onChange(st)
+		}
+	}
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	out, err := r.s.rpc.Exited(context.Background(), &v1.ExitedRequest{
+		Token: r.s.token, Name: r.Name, ChildExit: int32(r.code),
+	})
+	if err != nil {
+		r.err = errors.Join(r.err, r.s.plain(err))
+		return
+	}
+	r.out = out
+}
+
+// Done is closed when the workload's tree is gone and paid for.
+func (r *Running) Done() <-chan struct{} { return r.done }
+
+// Result returns the workload's closing statement after Done. It is nil with
+// an error when the market died.
+func (r *Running) Result() (*v1.ExitedResponse, error) {
+	<-r.done
+	if r.out != nil {
+		return r.out, nil
+	}
+	return nil, r.err
+}
+
+// Code is the main process's exit as a shell shows it, after Done.
+func (r *Running) Code() int {
+	<-r.done
+	return r.code
+}
+
+// Signal sends sig to the main process, if it still lives.
+func (r *Running) Signal(sig syscall.Signal) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return nil
+	}
+	return r.proc.Signal(sig)
+}
+
+// reportEvery batches the lines of a chatty workload into one call.
+const reportEvery = 20 * time.Millisecond
+
+// reports reads `work N [kind]` lines until the workload's last process has
+// closed the pipe. Owner: Session; end: the pipe's end, or the session's.
+func (s *Session) reports(name string, pipe *os.File) {
+	s.crew.Go(func() { // ends a pipe that outlives the market: owner Session, end gone
+		<-s.gone
+		_ = pipe.SetReadDeadline(time.Now())
+	})
+	defer pipe.Close()
+	sums := make(map[string]int64)
+	var rest []byte
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := pipe.Read(buf)
+		rest = sumReports(append(rest, buf[:n]...), sums)
+		if len(rest) > maxReportLine {
+			rest = rest[:0] // not a report: nobody writes numbers this long
+		}
+		for kind, units := range sums {
+			_, rpcErr := s.rpc.Report(context.Background(),
+				&v1.ReportRequest{Token: s.token, Name: name, Kind: kind, Units: units})
+			if rpcErr != nil {
+				return
+			}
+			delete(sums, kind)
+		}
+		if err != nil {
+			return
+		}
+		pause(s.gone, reportEvery)
+	}
+}
+
+func pause(gone <-chan struct{}, d time.Duration) {
+	select {
+	case <-gone:
+	case <-time.After(d):
+	}
+}
+
+// maxReportLine and maxKinds bound what a workload can make its client keep.
+const (
+	maxReportLine = 4096
+	maxKinds      = 64
+)
+
+// sumReports adds up the complete lines of text by kind and returns the rest.
+// Lines that are not reports are ignored: the descriptor is the workload's to
+// misuse, and a wrong line earns nothing.
+func sumReports(text []byte, sums map[string]int64) []byte {
+	for {
+		line, rest, found := strings.Cut(string(text), "\n")
+		if !found {
+			return text
+		}
+		text = []byte(rest)
+		kind, units, ok := ParseReport(line)
+		if !ok {
+			continue
+		}
+		if _, known := sums[kind]; !known && len(sums) >= maxKinds {
+			continue
+		}
+		sums[kind] += min(units, maxUnits-min(sums[kind], maxUnits))
+	}
+}
+
+// maxUnits is the most work that one batch can claim.
+const maxUnits = 1 << 40
+
+// ParseReport reads one line `work N [kind]`: N finished units, 1 to 2^40.
+func ParseReport(line string) (kind string, units int64, ok bool) {
+	fields := strings.Fields(line)
+	if len(fields) < 2 || len(fields) > 3 || fields[0] != "work" {
+		return "", 0, false
+	}
+	units, err := strconv.ParseInt(fields[1], 10, 64)
+	if err != nil || units <= 0 || units > maxUnits {
+		return "", 0, false
+	}
+	if len(fields) == 3 {
+		kind = fields[2]
+	}
+	if len(kind) > 64 {
+		return "", 0, false
+	}
+	return kind, units, true
+}

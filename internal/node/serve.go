@@ -1,0 +1,184 @@
+package node
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/internal/api"
+	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
+	"github.com/maxwell-hypervisor/maxwell/price"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// ErrTaken says that another market governs this machine.
+var ErrTaken = errors.New("another market governs this machine")
+
+// Serve runs the market until its last client leaves or ctx ends. ready is
+// told once, when the socket listens or when it never will.
+func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error {
+	lock, err := takeLock(filepath.Join(dir, LockName))
+	if err != nil {
+		ready(err)
+		return err
+	}
+	defer lock.Close()
+	_ = os.Truncate(filepath.Join(dir, LogName), 0)
+	m, err := open(dir, s, lock)
+	if err != nil {
+		ready(err)
+		return err
+	}
+	m.start()
+	server, err := m.listen(filepath.Join(dir, SocketName))
+	if err != nil {
+		ready(err)
+		m.shutdownOnce()
+		return err
+	}
+	ready(nil)
+	m.log.Info("market open", "cores", m.settings.Cores.String(), "enforcement", m.enforcer.Describe().Detail,
+		"meter", m.meter.Describe().Detail, "energy", m.sensor.Describe().Source.String(), "watts_per_core", m.sensor.Describe().Reference.String())
+	m.wait(ctx)
+	m.log.Info("market closed", "epochs", m.loop.ticks)
+	// Nobody new finds the socket; whoever is still connected gets its answer.
+	_ = os.Remove(filepath.Join(dir, SocketName))
+	bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return errors.Join(server.Shutdown(bye), os.Remove(filepath.Join(dir, LockName)))
+}
+
+// takeLock makes this process the market of its runtime directory.
+func takeLock(path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open the market's lock: %w", err)
+		}
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			_ = f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, ErrTaken
+			}
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		// The one who held it may have removed it in between.
+		var have, want unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &have) == nil && unix.Stat(path, &want) == nil && have.Ino == want.Ino {
+			return f, nil
+		}
+		_ = f.Close()
+	}
+}
+
+// open finds out what the machine can do and wires it together.
+func open(dir string, s Settings, lock *os.File) (*Market, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	roots, err := host.Open()
+	if err != nil {
+		return nil, err
+	}
+	m := &Market{
+		settings: s, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		quit: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
+		session: make(map[string]*session), faults: make(map[string]time.Time),
+		jobs: make(chan func(), 1<<16), bye: func() {},
+	}
+	if err := m.sell(roots); err != nil {
+		return nil, err
+	}
+	if m.sensor, err = sensor.Open(sensor.Config{WattsPerCore: s.WattsPerCore, Idle: s.IdleWatts}, roots); err != nil {
+		return nil, err
+	}
+	if err := m.enforce(dir, roots, lock); err != nil {
+		return nil, errors.Join(err, m.sensor.Close())
+	}
+	if m.trace, err = openTrace(s.Trace); err == nil {
+		m.loop, err = newLoop(m)
+	}
+	if err != nil {
+		return nil, errors.Join(err, m.meter.Close(), m.enforcer.Close(), m.sensor.Close())
+	}
+	m.began = m.loop.clock.Now()
+	m.loop.demon = demon.New(m.terms(), m.began)
+	return m, nil
+}
+
+// sell decides which processors are for sale: as many as the settings say, the
+// first ones this process may run on.
+func (m *Market) sell(roots host.Roots) error {
+	cpu, err := host.ReadProcessor(roots)
+	if err != nil {
+		return err
+	}
+	have := unit.MilliCores(len(cpu.Allowed)) * unit.Core
+	if m.settings.Cores == 0 {
+		m.settings.Cores = have
+	}
+	if m.settings.Cores > have {
+		return fmt.Errorf("cores %v: this machine lets us use %v; sell at most that", m.settings.Cores, have)
+	}
+	whole := int((m.settings.Cores + unit.Core - 1) / unit.Core)
+	if whole < len(cpu.Online) {
+		m.cpus = cpu.Allowed[:whole]
+	}
+	m.online = unit.MilliCores(len(cpu.Online)) * unit.Core
+	return nil
+}
+
+// terms is the demon's configuration for this machine.
+func (m *Market) terms() demon.Config {
+	about := m.sensor.Describe()
+	l := price.DefaultLandauer()
+	m.landauer = unit.Credits(l.Per(8 << 30))
+	return demon.Config{
+		Cores: m.settings.Cores, Online: m.online, Watts: m.settings.Watts, Reference: about.Reference, Idle: about.Idle,
+		Sigma: about.Sigma, Modelled: about.Modelled, Floor: m.settings.Floor, Epoch: m.settings.Epoch,
+		Duty: m.duty, Landauer: l, Seed: m.seed(),
+	}
+}
+
+// seed draws the secret of the market's offsets.
+func (m *Market) seed() [2]uint64 {
+	if m.settings.Seed != 0 {
+		return [2]uint64{m.settings.Seed, 0}
+	}
+	var raw [16]byte
+	_, _ = crand.Read(raw[:]) // never fails (crypto/rand)
+	return [2]uint64{binary.LittleEndian.Uint64(raw[:8]), binary.LittleEndian.Uint64(raw[8:])}
+}
+
+// listen serves the API on the socket.
+func (m *Market) listen(path string) (*http.Server, error) {
+	l, err := api.Listen(path)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m}))
+	server := api.Server(mux)
+	m.spawn("api", func() { m.serve(server, l) })
+	return server, nil
+}
+
+// serve accepts connections. Owner: Market; end: Shutdown.
+func (m *Market) serve(server *http.Server, l net.Listener) {
+	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		m.fault("serve the API", err)
+	}
+}

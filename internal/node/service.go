@@ -1,0 +1,345 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	"github.com/maxwell-hypervisor/maxwell/demon"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// service answers the API's calls. Handlers run on goroutines of the HTTP
+// server, which ends after the market does.
+type service struct{ m *Market }
+
+var errClosing = connect.NewError(connect.CodeUnavailable, errors.New("the market is closing; try again"))
+
+// Join implements MarketService: it opens a session and streams its events.
+func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.ServerStream[v1.JoinResponse]) error {
+	m := s.m
+	var token [16]byte
+	if _, err := rand.Read(token[:]); err != nil {
+		return connect.NewError(connect.CodeInternal, err)
+	}
+	own := newSession(hex.EncodeToString(token[:]), req.GetClient())
+	m.mu.Lock()
+	if m.closing {
+		m.mu.Unlock()
+		return errClosing
+	}
+	first := len(m.session) == 0
+	m.session[own.token] = own
+	m.mu.Unlock()
+	defer m.leave(own) // idempotent: Leave may have been first
+	snapshot := s.snapshot(own, true)
+	hello := &v1.Session{Token: own.token, First: first, Node: snapshot.GetNode()}
+	if err := stream.Send(&v1.JoinResponse{Of: &v1.JoinResponse_Session{Session: hello}}); err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.closed:
+			return nil
+		case <-own.ready:
+		}
+		for _, e := range own.take() {
+			if err := stream.Send(&v1.JoinResponse{Of: &v1.JoinResponse_Event{Event: e}}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// of finds the session that a token names.
+func (s service) of(token string) (*session, error) {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	if own := s.m.session[token]; own != nil {
+		return own, nil
+	}
+	return nil, connect.NewError(connect.CodeUnauthenticated, errors.New("unknown session: join the market first"))
+}
+
+// member finds a workload of the caller's own session.
+func (s service) member(token, name string) (*session, *member, error) {
+	own, err := s.of(token)
+	if err != nil {
+		return nil, nil, err
+	}
+	mem := own.find(name)
+	if mem == nil {
+		return nil, nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", name))
+	}
+	return own, mem, nil
+}
+
+// Admit implements MarketService.
+func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResponse, error) {
+	own, err := s.of(req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	m := s.m
+	if err := checkTerms(req); err != nil {
+		return nil, refused(err)
+	}
+	var slot int32
+	var line demon.Line
+	mem := &member{
+		name: req.GetName(), session: own, buried: make(chan struct{}),
+		limits: dispatch.Limits{
+			Memory: unit.Bytes(req.GetMemoryBytes()), Pids: req.GetPids(), Cores: unit.MilliCores(req.GetCoresMilli()),
+		},
+	}
+	ok := m.loop.do(func() {
+		slot, err = m.loop.demon.Admit(m.loop.clock.Now(), admission(req))
+		if err == nil {
+			m.loop.seat(slot)
+			line, _ = m.loop.demon.LineOf(slot)
+		}
+	})
+	if !ok {
+		return nil, errClosing
+	}
+	if err != nil {
+		return nil, refused(err)
+	}
+	mem.slot = slot
+	if err := m.house(mem); err != nil {
+		return nil, refused(err)
+	}
+	own.add(mem)
+	if ctx.Err() != nil {
+		m.end(own)
+		return nil, ctx.Err()
+	}
+	return &v1.AdmitResponse{
+		Name: mem.name, Placement: placement(mem.group.Placement(), m.cpus),
+		DepositUcredits: int64(line.Deposit),
+	}, nil
+}
+
+// maxName bounds a workload's name: it becomes a directory.
+const maxName = 128
+
+// checkTerms refuses what no honest client sends; the words for people are the
+// command line's.
+func checkTerms(r *v1.AdmitRequest) error {
+	name := r.GetName()
+	if name == "" || len(name) > maxName || strings.ContainsAny(name, "/\x00\n") || name[0] == '.' {
+		return &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q: use 1 to %d letters, digits, - and _", name, maxName)}
+	}
+	for what, v := range map[string]int64{
+		"budget": r.GetBudgetUcredits(), "bid": r.GetBidMilli(), "max bid": r.GetMaxBidMilli(),
+		"rate": r.GetRateUcreditsPerS(), "horizon": r.GetHorizonNs(), "cores": r.GetCoresMilli(),
+		"energy cap": r.GetMaxEnergyUj(), "cpu cap": r.GetMaxCpuNs(), "memory": r.GetMemoryBytes(),
+		"pids": r.GetPids(), "timeout": r.GetTimeoutNs(), "grace": r.GetGraceNs(), "income": r.GetIncomeUcredits(),
+	} {
+		if v < 0 {
+			return &demon.Refusal{What: what, Reason: "negative"}
+		}
+	}
+	return nil
+}
+
+// house makes a member's group and meters it. What was made is taken back
+// when a part fails.
+func (m *Market) house(mem *member) error {
+	group, err := m.enforcer.Open(int(mem.slot), mem.name, mem.limits)
+	if err == nil {
+		mem.group = group
+		m.hw.Lock()
+		err = m.meter.Add(int(mem.slot), group.Ref())
+		m.hw.Unlock()
+		if err != nil {
+			err = errors.Join(err, group.Remove())
+		}
+	}
+	m.loop.do(func() {
+		if err != nil {
+			m.loop.demon.Abandon(mem.slot)
+			return
+		}
+		mem.metered = true
+		m.loop.members[mem.slot] = mem
+	})
+	return err
+}
+
+// Started implements MarketService.
+func (s service) Started(_ context.Context, req *v1.StartedRequest) (*v1.StartedResponse, error) {
+	_, mem, err := s.member(req.GetToken(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	s.m.track(mem, int(req.GetPid()))
+	s.m.loop.do(func() {
+		mem.started = true
+		s.m.loop.demon.Started(mem.slot)
+	})
+	return &v1.StartedResponse{}, nil
+}
+
+// Exited implements MarketService.
+func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedResponse, error) {
+	_, mem, err := s.member(req.GetToken(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	m := s.m
+	m.inspect(mem) // a cap may be what ended it
+	m.loop.do(func() {
+		if mem.hasExit {
+			return
+		}
+		mem.ending, mem.hasExit, mem.childExit = true, true, req.GetChildExit()
+		signaled := req.GetChildExit() > 128 && !req.GetNeverStarted()
+		m.loop.demon.Gone(mem.slot, signaled)
+		m.loop.hurry = true
+	})
+	select {
+	case <-mem.buried:
+	case <-m.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	var out *v1.Workload
+	var peak unit.Rate
+	if !m.loop.do(func() { out, peak = m.workload(&mem.final, mem), mem.spotPeak }) {
+		out, peak = m.workload(&mem.final, mem), mem.spotPeak
+	}
+	return &v1.ExitedResponse{Workload: out, SpotPeakMilli: m.multiple(peak)}, nil
+}
+
+// Report implements MarketService.
+func (s service) Report(_ context.Context, req *v1.ReportRequest) (*v1.ReportResponse, error) {
+	_, mem, err := s.member(req.GetToken(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	s.m.loop.do(func() { s.m.loop.demon.Report(mem.slot, req.GetKind(), req.GetUnits()) })
+	return &v1.ReportResponse{}, nil
+}
+
+// Stop implements MarketService.
+func (s service) Stop(_ context.Context, req *v1.StopRequest) (*v1.StopResponse, error) {
+	own, err := s.of(req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	var list []*member
+	for _, mem := range own.living() {
+		if req.GetName() == "" || req.GetName() == mem.name {
+			list = append(list, mem)
+		}
+	}
+	if len(list) == 0 && req.GetName() != "" {
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", req.GetName()))
+	}
+	s.m.loop.do(func() {
+		for _, mem := range list {
+			s.m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+		}
+		s.m.loop.hurry = true
+	})
+	if req.GetNow() {
+		for _, mem := range list {
+			s.m.kill(mem)
+		}
+	}
+	return &v1.StopResponse{}, nil
+}
+
+// Suspend implements MarketService.
+func (s service) Suspend(_ context.Context, req *v1.SuspendRequest) (*v1.SuspendResponse, error) {
+	own, err := s.of(req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	list := own.living()
+	s.m.loop.do(func() {
+		for _, mem := range list {
+			s.m.loop.demon.Suspend(mem.slot, req.GetSuspend())
+		}
+		s.m.loop.hurry = true
+	})
+	s.m.loop.do(func() {}) // the tick above has run: the groups are frozen
+	return &v1.SuspendResponse{}, nil
+}
+
+// Fund implements MarketService. Any session may fund any living wallet:
+// money is a gift.
+func (s service) Fund(_ context.Context, req *v1.FundRequest) (*v1.FundResponse, error) {
+	if _, err := s.of(req.GetToken()); err != nil {
+		return nil, err
+	}
+	var balance unit.Credits
+	err := error(&demon.Refusal{What: "name", Reason: fmt.Sprintf("no workload %q in this market", req.GetName())})
+	s.m.loop.do(func() {
+		for _, mem := range s.m.loop.members {
+			if mem != nil && mem.name == req.GetName() {
+				balance, err = s.m.loop.demon.Fund(mem.slot, unit.Credits(req.GetAmountUcredits()))
+			}
+		}
+	})
+	if err != nil {
+		return nil, refused(err)
+	}
+	return &v1.FundResponse{BalanceUcredits: int64(balance)}, nil
+}
+
+// SetBid implements MarketService.
+func (s service) SetBid(_ context.Context, req *v1.SetBidRequest) (*v1.SetBidResponse, error) {
+	_, mem, err := s.member(req.GetToken(), req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	s.m.loop.do(func() { err = s.m.loop.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli())) })
+	if err != nil {
+		return nil, refused(err)
+	}
+	return &v1.SetBidResponse{}, nil
+}
+
+// Snapshot implements MarketService.
+func (s service) Snapshot(_ context.Context, req *v1.SnapshotRequest) (*v1.SnapshotResponse, error) {
+	own, err := s.of(req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	return &v1.SnapshotResponse{Snapshot: s.snapshot(own, req.GetOwn())}, nil
+}
+
+// Leave implements MarketService.
+func (s service) Leave(_ context.Context, req *v1.LeaveRequest) (*v1.LeaveResponse, error) {
+	own, err := s.of(req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	s.m.endMembers(own)
+	final := s.snapshot(own, true)
+	s.m.leave(own)
+	return &v1.LeaveResponse{Snapshot: final}, nil
+}
+
+// refused turns an error into one line with a code that says whose fault.
+func refused(err error) error {
+	if _, ok := errors.AsType[*demon.Refusal](err); ok {
+		return connect.NewError(connect.CodeInvalidArgument, err)
+	}
+	if _, ok := errors.AsType[*dispatch.LimitError](err); ok {
+		return connect.NewError(connect.CodeResourceExhausted, err)
+	}
+	return connect.NewError(connect.CodeInternal, err)
+}

@@ -1,0 +1,163 @@
+package node
+
+import (
+	"sync"
+
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+)
+
+// session is one client of the market.
+type session struct {
+	token  string
+	client string
+
+	mu      sync.Mutex
+	members map[string]*member // alive
+	dead    []*member          // buried, oldest first
+	events  []*v1.Event        // not yet sent; bounded by maxEvents
+	missed  bool               // events were dropped
+	ready   chan struct{}      // has room for one note that events wait
+}
+
+// maxEvents bounds what waits for a client that does not read. The oldest are
+// dropped: what happened last matters most.
+const maxEvents = 4096
+
+// keepBuried bounds a session's memory of its dead; a long-lived fleet that
+// restarts its workloads keeps the statements of the last ones.
+const keepBuried = 10_000
+
+func newSession(token, client string) *session {
+	return &session{
+		token: token, client: client,
+		members: make(map[string]*member), ready: make(chan struct{}, 1),
+	}
+}
+
+// push queues an event. It never waits: the loop calls it.
+func (s *session) push(e *v1.Event) {
+	s.mu.Lock()
+	if len(s.events) >= maxEvents {
+		s.events = s.events[maxEvents/4:]
+		s.missed = true
+	}
+	s.events = append(s.events, e)
+	s.mu.Unlock()
+	select {
+	case s.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the events that wait.
+func (s *session) take() []*v1.Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.events
+	s.events = nil
+	return list
+}
+
+func (s *session) add(mem *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.members[mem.name] = mem
+}
+
+// lost moves a buried member to the dead.
+func (s *session) lost(mem *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.members[mem.name] == mem {
+		delete(s.members, mem.name)
+	}
+	if len(s.dead) >= keepBuried {
+		s.dead = append(s.dead[:0], s.dead[keepBuried/10:]...)
+	}
+	s.dead = append(s.dead, mem)
+}
+
+// find returns the session's living or last dead member of that name.
+func (s *session) find(name string) *member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mem := s.members[name]; mem != nil {
+		return mem
+	}
+	for i := len(s.dead) - 1; i >= 0; i-- {
+		if s.dead[i].name == name {
+			return s.dead[i]
+		}
+	}
+	return nil
+}
+
+// living returns the members that are not buried.
+func (s *session) living() []*member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*member, 0, len(s.members))
+	for _, mem := range s.members {
+		list = append(list, mem)
+	}
+	return list
+}
+
+// buried returns the session's dead, oldest first.
+func (s *session) buried() []*member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*member(nil), s.dead...)
+}
+
+// endMembers ends a session's workloads at once and waits until they are paid
+// for.
+func (m *Market) endMembers(s *session) {
+	living := s.living()
+	if len(living) == 0 {
+		return
+	}
+	m.loop.do(func() {
+		for _, mem := range living {
+			mem.ending = true
+			if !mem.hasExit {
+				m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+			}
+			m.loop.demon.Gone(mem.slot, false)
+		}
+	})
+	for _, mem := range living {
+		m.try("kill", mem, mem.group.Kill)
+	}
+	m.loop.do(func() { m.loop.hurry = true })
+	for _, mem := range living {
+		select {
+		case <-mem.buried:
+		case <-m.done:
+			return
+		}
+	}
+}
+
+// end ends a session's workloads and forgets the session.
+func (m *Market) end(s *session) {
+	m.endMembers(s)
+	m.mu.Lock()
+	delete(m.session, s.token)
+	m.mu.Unlock()
+}
+
+// leave ends s and, if it was the last, the market.
+func (m *Market) leave(s *session) {
+	m.end(s)
+	m.mu.Lock()
+	last := len(m.session) == 0 && !m.closing
+	if last {
+		m.closing = true
+	}
+	m.mu.Unlock()
+	if last {
+		m.shutdownOnce()
+	}
+}

@@ -1,0 +1,78 @@
+package node
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/meter"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// Settings are what the first client decides about the market. The zero value
+// sells every core the client may use, priced by the best sensor there is.
+type Settings struct {
+	Cores        unit.MilliCores // for sale; 0 = the client's processors
+	Watts        unit.Microwatts // most the market may burn above idle; 0 = not limited
+	WattsPerCore unit.Microwatts // operator's figure for a busy core; 0 = the sensor's
+	IdleWatts    unit.Microwatts
+	Floor        unit.PPM // 0 = 2 %, negative = none
+	Epoch        time.Duration
+	Enforce      string     // auto, cgroup, signal
+	Meter        meter.Kind // empty = the best that works
+	Trace        string     // file for one JSON line an epoch; empty = none
+	Seed         uint64     // 0 = from the kernel's random source
+	PanicAtTick  uint64     // tests only: panic there
+	PanicIn      string     // tests only: loop, worker or rpc
+}
+
+// Args is the command line of the hidden verb that serves these settings.
+func (s Settings) Args() []string {
+	args := []string{"node"}
+	add := func(name string, v int64) {
+		if v != 0 {
+			args = append(args, "--"+name, strconv.FormatInt(v, 10))
+		}
+	}
+	text := func(name, v string) {
+		if v != "" {
+			args = append(args, "--"+name, v)
+		}
+	}
+	add("cores-milli", int64(s.Cores))
+	add("watts-uw", int64(s.Watts))
+	add("core-uw", int64(s.WattsPerCore))
+	add("idle-uw", int64(s.IdleWatts))
+	add("floor-ppm", int64(s.Floor))
+	add("epoch-ns", int64(s.Epoch))
+	text("enforce", s.Enforce)
+	text("meter", string(s.Meter))
+	text("trace", s.Trace)
+	if s.Seed != 0 {
+		text("seed", strconv.FormatUint(s.Seed, 10))
+	}
+	add("panic-at-tick", int64(s.PanicAtTick))
+	text("panic-in", s.PanicIn)
+	return args
+}
+
+// Validate refuses settings that make no market.
+func (s Settings) Validate() error {
+	switch s.Meter {
+	case meter.Auto, meter.BPF, meter.Files, meter.Processes:
+	default:
+		return fmt.Errorf("meter %q: use bpf, files or processes", s.Meter)
+	}
+	switch s.Enforce {
+	case "", "auto", "cgroup", "signal":
+	default:
+		return fmt.Errorf("enforce %q: use auto, cgroup or signal", s.Enforce)
+	}
+	if s.Epoch != 0 && (s.Epoch < 10*time.Millisecond || s.Epoch > time.Second) {
+		return fmt.Errorf("epoch %v: use 10ms to 1s", s.Epoch)
+	}
+	if s.Floor > unit.One/2 {
+		return fmt.Errorf("floor %v: at most 50%%", s.Floor)
+	}
+	return nil
+}
