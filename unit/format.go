@@ -69,7 +69,10 @@ func rounded(magnitude, size uint64) string {
 		return point(nearest(magnitude, 10, size), 1)
 	}
 	scale, places := uint64(100), 2
-	for nearest(magnitude, scale, size) < 10 && places < 9 {
+	for places < 9 {
+		if q, _ := Mul(magnitude, scale).DivRem(size); q.Lo >= 10 {
+			break
+		}
 		scale, places = scale*10, places+1
 	}
 	return point(nearest(magnitude, scale, size), places)
