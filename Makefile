@@ -1,0 +1,91 @@
+# The verbs of this repository. Anything longer than a line or two is Go.
+#
+#   make                build and test
+#   make test           go test -race ./...
+#   make lint           format, vet, go fix, golangci-lint
+#   make generate       BPF objects and API code (clang-16, llvm-16, protoc)
+#   make fuzz           every fuzz target for FUZZTIME (30s)
+#   make sim            many simulation seeds: SEEDS (1000), TICKS (2000)
+#   make bench          a table of all benchmarks: BENCHTIME (100ms), BENCHCOUNT (5)
+#   make bench-compare  the same against another commit: REF=main
+#   make vmtest         the tests that need a kernel of their own, in QEMU
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+GO         ?= go
+FUZZTIME   ?= 30s
+SEEDS      ?= 1000
+TICKS      ?= 2000
+BENCH      ?= .
+BENCHTIME  ?= 100ms
+BENCHCOUNT ?= 5
+REF        ?= main
+PKGS       ?= ./...
+TESTFLAGS  ?=
+
+# Tools have module files of their own, so that Maxwell's dependencies are
+# what Maxwell needs.
+tool    := $(GO) tool -modfile=tools.mod
+lint    := $(GO) tool -modfile=lint.mod golangci-lint
+plugins := google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
+
+.PHONY: all build test lint format generate fuzz sim bench bench-compare vmtest
+
+all: build test
+
+build:
+	$(GO) build ./...
+	$(GO) build -o bin/maxwell ./cmd/maxwell
+
+test:
+	@$(GO) test -race $(TESTFLAGS) $(PKGS)
+
+lint:
+	@unformatted=$$(git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0r $(tool) gofumpt -l); \
+	if [[ -n $$unformatted ]]; then printf 'not formatted (make format):\n%s\n' "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) fix -diff ./...
+	$(lint) run ./...
+
+# Not one of the eight verbs: what lint asks for.
+format:
+	$(lint) fmt ./...
+
+generate:
+	$(GO) build -modfile=tools.mod -o bin/plugins/ $(plugins)
+	PATH="$(CURDIR)/bin/plugins:$$PATH" $(GO) generate ./...
+
+# Targets are found by listing, so that a new one is never forgotten.
+fuzz:
+	@for package in $$(git grep -l --untracked '^func Fuzz' -- '*_test.go' | xargs -rn1 dirname | sort -u); do \
+		for target in $$($(GO) test -list '^Fuzz' "./$$package" | grep '^Fuzz'); do \
+			echo "== $$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "./$$package"; \
+		done; \
+	done
+
+sim: build
+	@for seed in $$(seq 1 $(SEEDS)); do \
+		out=$$(bin/maxwell sim --seed $$seed --ticks $(TICKS) 2>&1) || { \
+			printf '%s\n' "$$out"; echo "FAIL: maxwell sim --seed $$seed --ticks $(TICKS)"; exit 1; }; \
+	done; echo "$(SEEDS) seeds of $(TICKS) ticks: ok"
+
+bench:
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(BENCHCOUNT) $(PKGS) > bin/bench.txt \
+		|| { cat bin/bench.txt; exit 1; }
+	@$(tool) benchstat bin/bench.txt
+
+# Both sides run on this machine, one after the other: compare ratios only.
+bench-compare:
+	@old=$$(mktemp -d); trap 'git worktree remove --force "$$old" 2>/dev/null; rm -rf "$$old"' EXIT; \
+	git worktree add --quiet --detach "$$old" $(REF); mkdir -p bin; \
+	for side in "$$old" .; do \
+		(cd "$$side" && $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(BENCHCOUNT) $(PKGS)) \
+			> "bin/bench-$$([[ $$side == . ]] && echo new || echo old).txt"; \
+	done; \
+	$(tool) benchstat $(REF)=bin/bench-old.txt here=bin/bench-new.txt
+
+vmtest:
+	$(GO) test -tags vm -count=1 -timeout 30m -v ./vm
