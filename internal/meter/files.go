@@ -148,6 +148,8 @@ func (f *files) Add(slot int, cgroup host.CgroupRef) error {
 		dir = cgroup.V1[host.CPUAcct]
 	}
 	switch {
+	case f.machine == nil:
+		return errClosed
 	case slot < 0 || slot >= MaxSlots:
 		return &SlotError{slot, reasonRange}
 	case slot < len(f.slots) && f.slots[slot].used:
@@ -229,7 +231,7 @@ func (f *files) Remove(slot int) (Sample, error) {
 
 // Read implements Meter.
 func (f *files) Read(dst []Sample) (Node, error) {
-	if f.live == nil && f.slots == nil && f.market < 0 && f.machine == nil {
+	if f.machine == nil {
 		return Node{}, errClosed
 	}
 	begin := threadTime()
@@ -334,6 +336,9 @@ func (f *files) search() error {
 
 // ReadOne implements Meter.
 func (f *files) ReadOne(slot int) (Sample, error) {
+	if f.machine == nil {
+		return Sample{}, errClosed
+	}
 	if slot < 0 || slot >= len(f.slots) || !f.slots[slot].used {
 		return Sample{}, &SlotError{slot, reasonEmpty}
 	}

@@ -100,11 +100,13 @@ func (k *kernel) now() uint64 { return uint64(time.Since(k.start)) >> bpf.TickSh
 // Add implements Meter.
 func (k *kernel) Add(slot int, cgroup host.CgroupRef) error {
 	switch {
+	case k.counters.Cells == nil:
+		return errClosed
 	case slot < 0 || slot >= MaxSlots:
 		return &SlotError{slot, reasonRange}
 	case slot < len(k.slots) && k.slots[slot].used:
 		return &SlotError{slot, reasonTaken}
-	case filepath.Dir(cgroup.Dir) != k.parent:
+	case filepath.Dir(filepath.Clean(cgroup.Dir)) != k.parent:
 		return &SlotError{slot, reasonDir}
 	}
 	cell, ok := k.take()

@@ -105,6 +105,8 @@ func openProcesses(cfg Config, roots host.Roots, refused []error) (*processes, e
 // what to count.
 func (p *processes) Add(slot int, _ host.CgroupRef) error {
 	switch {
+	case p.machine == nil:
+		return errClosed
 	case slot < 0 || slot >= MaxSlots:
 		return &SlotError{slot, reasonRange}
 	case slot < len(p.slots) && p.slots[slot].used:

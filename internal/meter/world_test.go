@@ -135,7 +135,6 @@ func launch(dir string, cpu int, args ...string) (*exec.Cmd, error) {
 	}
 	defer f.Close()
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(f.Fd())}
 	if cpu >= 0 {
 		// The child inherits the forking thread's processors.

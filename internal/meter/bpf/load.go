@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -45,6 +46,7 @@ type Counters struct {
 	Waiting error   // nil if waiting is followed, else why not
 	Missing []error // optional programs that the kernel refused
 
+	types   *btf.Spec // of the running kernel, while loading
 	wallets *ebpf.Map
 	closers []func() error
 }
@@ -87,8 +89,15 @@ func Load(o Options) (*Counters, error) {
 	if err := prepare(spec, o); err != nil {
 		return nil, err
 	}
-	c := &Counters{}
-	if err := c.load(spec); err != nil {
+	// Parsed once, not once for each program; megabytes, and dropped after.
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	c := &Counters{types: types}
+	err = c.load(spec)
+	c.types = nil
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
@@ -172,7 +181,10 @@ func (c *Counters) attach(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, 
 	only := spec.Copy()
 	keep(only, name)
 	delete(only.Maps, meterMapSelves)
-	coll, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: maps})
+	coll, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{
+		MapReplacements: maps,
+		Programs:        ebpf.ProgramOptions{KernelTypes: c.types},
+	})
 	if err != nil {
 		return fmt.Errorf("load program %s: %w", name, err)
 	}
