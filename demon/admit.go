@@ -78,6 +78,9 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 				a.Budget, deposit, roundUp(price.MinimumBudget(deposit))),
 		}
 	}
+	if !d.money.room(max(a.Budget, deposit)) {
+		return 0, &Refusal{What: "budget", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", a.Budget)}
+	}
 	w := &workload{ask: a, life: apoptosis.New(a.Policy), admitted: now, trip: apoptosis.None}
 	w.class = market.NewEClass(d.cfg.Reference, now)
 	w.floorWeight = d.deposit(&a, d.base())
@@ -185,8 +188,10 @@ func (d *Demon) Fund(slot int32, amount unit.Credits) (unit.Credits, error) {
 		return 0, &Refusal{What: "name", Reason: "it is dead; money cannot help it any more"}
 	case w.purse.open:
 		return 0, &Refusal{What: "name", Reason: "its wallet is open: it has no budget to add to"}
-	case amount <= 0 || amount > maxCredits-w.purse.granted:
+	case amount <= 0:
 		return 0, &Refusal{What: "amount", Reason: "give a positive amount"}
+	case !d.money.room(amount):
+		return 0, &Refusal{What: "amount", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", amount)}
 	}
 	w.purse.granted += amount
 	w.purse.balance += amount
@@ -205,13 +210,10 @@ func (d *Demon) Report(slot int32, kind string, units int64) {
 		return
 	}
 	income := unit.Credits(unit.MulDivSat(int64(w.ask.Income), units, 1))
-	income = min(income, maxCredits-w.purse.income)
-	w.purse.income += income
-	if w.purse.open {
-		// An open wallet is minted as used; what it earns it need not be given.
-		w.purse.balance += income
-		return
+	if !d.money.room(income) {
+		return // nobody earns more than a market can hold
 	}
+	w.purse.income += income
 	w.purse.balance += income
 }
 

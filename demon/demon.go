@@ -159,6 +159,11 @@ func New(cfg Config, now unit.Instant) *Demon {
 		names:  make(map[string]int32),
 		posted: now,
 	}
+	if !cfg.Modelled {
+		// What idle costs until the machine was seen at rest, and how little
+		// counts as rest: a percent of the cores.
+		d.idle.Prior, d.idle.Quiet = cfg.Idle, max(cfg.Online, cfg.Cores)/100
+	}
 	d.money = newBookkeeper(d.book, d.rng.Uint64())
 	d.length = d.epochLength()
 	d.spot = d.base()

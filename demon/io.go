@@ -17,7 +17,7 @@ type Config struct {
 	Online    unit.MilliCores // cores the machine has; 0 = Cores
 	Watts     unit.Microwatts // the market may burn at most this above idle; 0 = not limited
 	Reference unit.Microwatts // dynamic power of an average busy core: the 1x of the price
-	Idle      unit.Microwatts // idle power known from a model; 0 = learn it from the readings
+	Idle      unit.Microwatts // idle power: of a model, or a first guess for a counter
 	Sigma     unit.PPM        // 1-sigma of the energy source
 	Modelled  bool            // the source is a model: every workload is in the node's e-class
 	Floor     unit.PPM        // of supply, in total; negative = none, 0 = the default 2 %

@@ -78,7 +78,7 @@ func (d *Demon) attribute(in *Input, elapsed time.Duration) {
 	busy := max(0, in.Busy-d.busy)
 	d.others, d.elapsed = system, elapsed
 	idle := d.cfg.Idle
-	if idle == 0 {
+	if !d.cfg.Modelled {
 		d.idle.Observe(in.Now, elapsed, energy, busy)
 		idle = d.idle.Idle()
 	}
@@ -103,7 +103,7 @@ func (d *Demon) price(elapsed time.Duration) market.Outcome {
 	for _, slot := range d.active {
 		w := d.slots[slot]
 		w.paid = price.Bill{}
-		if w.ran == 0 && w.wanted == 0 {
+		if w.ran == 0 && w.wanted == 0 && (!w.hasErased || w.usage.Erased <= w.erased) {
 			continue
 		}
 		s.index = append(s.index, slot)
