@@ -108,6 +108,23 @@ func TestDiscoverInContainer(t *testing.T) {
 	}
 }
 
+// A process may sit outside its cgroup namespace; the mount does not show where.
+func TestDiscoverOutsideTheNamespace(t *testing.T) {
+	r := hosttest.Unpack(t, host.Tree{Entries: []host.Entry{
+		file("/proc/self/mountinfo", "3 1 0:2 / /cg rw - cgroup2 cgroup2 rw\n"),
+		file("/proc/self/cgroup", "0::/../sibling\n"),
+		file("/cg/cgroup.controllers", "cpu\n"),
+	}})
+	l, err := host.Discover(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := host.Hierarchy{Mount: r.Path("/cg"), Own: r.Path("/cg"), Outside: true}
+	if d := cmp.Diff(want, l.V2); d != "" || l.Delegated {
+		t.Errorf("delegated %v, hierarchy (-want +got):\n%s", l.Delegated, d)
+	}
+}
+
 func TestRecordRoundTrip(t *testing.T) {
 	for _, name := range hosttest.Names(t) {
 		t.Run(name, func(t *testing.T) {
@@ -210,6 +227,10 @@ func TestRuntimeDir(t *testing.T) {
 	}})
 	uid := os.Getuid()
 	other := uid + 4242
+	home := "/session/maxwell"
+	if uid == 0 {
+		home = "/run/maxwell" // root ignores the session: all its terminals meet there
+	}
 	for _, c := range []struct {
 		name string
 		uid  int
@@ -222,6 +243,8 @@ func TestRuntimeDir(t *testing.T) {
 		{"override open to others", uid, map[string]string{"MAXWELL_RUNTIME_DIR": r.Path("/open")}, "/open", "chmod 0700"},
 		{"somebody else's", other, map[string]string{}, "", "not owned by uid"},
 		{"another user's session", other, map[string]string{"XDG_RUNTIME_DIR": r.Path("/session")}, "", "not owned by uid"},
+		{"default", uid, map[string]string{"XDG_RUNTIME_DIR": r.Path("/session")}, home, ""},
+		{"a session open to others is passed over", other, map[string]string{"XDG_RUNTIME_DIR": r.Path("/open")}, "", "/tmp/maxwell-"},
 		{"twice", uid, map[string]string{"MAXWELL_RUNTIME_DIR": r.Path("/session/mine")}, "/session/mine", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

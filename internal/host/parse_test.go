@@ -37,12 +37,14 @@ func TestVisibleDropsCoveredMounts(t *testing.T) {
 		{ID: 5, Parent: 1, Point: "/a"}, // later, over the parent directory of 4
 		{ID: 6, Parent: 5, Point: "/a/b"},
 		{ID: 7, Parent: 1, Point: "/ab"}, // not below /a
+		{ID: 8, Parent: 1, Point: "/s"},
+		{ID: 9, Parent: 1, Point: "/s"}, // neither is known to be on top
 	}
 	var ids []int
 	for _, m := range list.Visible() {
 		ids = append(ids, m.ID)
 	}
-	if want := []int{1, 3, 5, 6, 7}; !slices.Equal(ids, want) {
+	if want := []int{1, 3, 5, 6, 7, 8, 9}; !slices.Equal(ids, want) {
 		t.Errorf("visible = %v; want %v", ids, want)
 	}
 }

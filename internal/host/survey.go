@@ -113,7 +113,7 @@ func (s Survey) tryNamespaces() error {
 		return fmt.Errorf("read the child's pid namespace: %w", err)
 	}
 	if own == its {
-		return &Unavailable{Feature: FeatureNamespaces, Reason: "the child was started in our own pid namespace"}
+		return errors.New("probe namespaces: the child was started in our own pid namespace")
 	}
 	return nil
 }

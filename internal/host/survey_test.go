@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -240,7 +241,7 @@ func group(t *testing.T, name string) string {
 	if l.V2.Mount == "" {
 		hosttest.Skip(t, host.FeatureCgroupCreate, "no cgroup2 mount")
 	}
-	dir := filepath.Join(l.V2.Own, name)
+	dir := filepath.Join(l.V2.Own, fmt.Sprintf("%s-%d", name, os.Getpid()))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		if errors.Is(err, os.ErrPermission) || errors.Is(err, unix.EROFS) {
 			hosttest.Skip(t, host.FeatureCgroupCreate, err.Error())

@@ -89,7 +89,19 @@ func (s Survey) startInto(dir string) (*os.Process, *os.File, error) {
 		return nil, nil, err
 	}
 	p, stdin, err := s.startChild(&syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: fd})
-	return p, stdin, errors.Join(err, unix.Close(fd))
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		return nil, nil, err
+	}
+	// An old kernel may ignore the flag: the group must have got the child.
+	inside, err := WaitEvent(filepath.Join(dir, "cgroup.events"), "populated", 1, 0)
+	if err == nil && !inside {
+		err = errors.New("the child is not in the group")
+	}
+	if err != nil {
+		endChild(p, stdin)
+		return nil, nil, err
+	}
+	return p, stdin, nil
 }
 
 func tryFreeze(dir string) error {
