@@ -57,9 +57,15 @@ func (m *Market) grantFloor(e *Epoch, orders []Order, out []Allocation, deposits
 		f.phase += golden
 	}
 	slices.Sort(turns)
+	if n > 0 {
+		m.lineUp(orders)
+	}
 	passed, next := uint64(0), 0
 	for k := 0; next < n; k++ {
-		i := m.turnOf(orders, k)
+		i := k
+		if len(m.turn) > 0 {
+			i = int(m.turn[k])
+		}
 		if out[i].Time == 0 {
 			continue
 		}
@@ -128,19 +134,18 @@ func meanEnergy(orders []Order, out []Allocation, deposits uint64) unit.Microwat
 	return unit.Microwatts(q)
 }
 
-// turnOf returns the k-th order by id.
-func (m *Market) turnOf(orders []Order, k int) int {
-	if k == 0 {
-		m.turn = m.turn[:0]
-		if !slices.IsSortedFunc(orders, func(a, b Order) int { return cmp.Compare(a.ID, b.ID) }) {
-			for i := range orders {
-				m.turn = append(m.turn, int32(i))
-			}
-			slices.SortFunc(m.turn, func(a, b int32) int { return cmp.Compare(orders[a].ID, orders[b].ID) })
-		}
+// lineUp puts the order by id into turn, or leaves it empty if orders come so.
+func (m *Market) lineUp(orders []Order) {
+	m.turn = m.turn[:0]
+	sorted := true
+	for i := 1; i < len(orders) && sorted; i++ {
+		sorted = orders[i-1].ID <= orders[i].ID
 	}
-	if len(m.turn) == 0 {
-		return k
+	if sorted {
+		return
 	}
-	return int(m.turn[k])
+	for i := range orders {
+		m.turn = append(m.turn, int32(i))
+	}
+	slices.SortFunc(m.turn, func(a, b int32) int { return cmp.Compare(orders[a].ID, orders[b].ID) })
 }

@@ -149,10 +149,11 @@ func (m *Market) rent(e *Epoch, u *Use) unit.Wide {
 		return unit.Wide{}
 	}
 	c := &m.curve
-	end := c.areaWithout(u.Score, p.want, c.sold)
-	from := c.areaWithout(u.Score, p.want, max(0, c.sold-p.used))
+	own := int(c.rank[u.Score])
+	end := c.areaWithout(own, p.want, c.sold)
+	from := c.areaWithout(own, p.want, max(0, c.sold-p.used))
 	area := end.minus(from)
-	most := product(uint64(u.Score.Floor()), uint64(p.used))
+	most := product(c.score[own], uint64(p.used))
 	if most.less(area) {
 		area = most
 	}
@@ -164,9 +165,11 @@ type curve struct {
 	sold  int64 // S
 	n     int
 	bin   [Buckets + 1]Bucket
-	start [Buckets + 1]int64 // where the bucket's demand begins
-	area  [Buckets + 1]wide  // under the curve up to there
-	rank  [Buckets]int32     // of a bucket that is in use
+	score [Buckets + 1]uint64 // its floor
+	start [Buckets + 1]int64  // where the bucket's demand begins
+	area  [Buckets + 1]wide   // under the curve up to there
+	rank  [Buckets]int32      // of a bucket that is in use
+	whole wide                // area up to S
 
 	// index finds a bucket by position: cell c begins in bucket index[c].
 	first int64
@@ -186,13 +189,15 @@ func (c *curve) build(m *Market, s sold) {
 	for b := m.book.atOrBelow(Buckets - 1); b >= 0; b = m.book.atOrBelow(b - 1) {
 		amount := m.cells[b].amount
 		c.rank[b] = int32(c.n)
-		c.bin[c.n], c.start[c.n], c.area[c.n] = b, at, area
+		score := uint64(b.Floor())
+		c.bin[c.n], c.score[c.n], c.start[c.n], c.area[c.n] = b, score, at, area
 		at = min(at+amount, 2*huge)
-		area = area.plus(product(uint64(b.Floor()), uint64(amount)))
+		area = area.plus(product(score, uint64(amount)))
 		c.n++
 	}
-	c.bin[c.n], c.start[c.n], c.area[c.n] = 0, at, area
+	c.bin[c.n], c.score[c.n], c.start[c.n], c.area[c.n] = 0, 0, at, area
 	c.buildIndex(s)
+	c.whole = c.upTo(c.sold)
 }
 
 // buildIndex covers the positions from the first to the last that a rent can
@@ -232,19 +237,21 @@ func (c *curve) at(p int64) int {
 // upTo is the area under the whole curve up to position p.
 func (c *curve) upTo(p int64) wide {
 	k := c.at(p)
-	if k == c.n {
-		return c.area[k]
-	}
-	return c.area[k].plus(product(uint64(c.bin[k].Floor()), uint64(p-c.start[k])))
+	return c.area[k].plus(product(c.score[k], uint64(p-c.start[k])))
 }
 
-// areaWithout is the area up to position p when a demand of want in bucket b
-// is taken out.
-func (c *curve) areaWithout(b Bucket, want, p int64) wide {
-	if p <= c.start[c.rank[b]] {
-		return c.upTo(p)
+// areaWithout is the area up to position p when a demand of want in the k-th
+// bucket is taken out.
+func (c *curve) areaWithout(k int, want, p int64) wide {
+	if p <= c.start[k] {
+		want = 0
 	}
-	return c.upTo(p + want).minus(product(uint64(b.Floor()), uint64(want)))
+	// Who used all it wanted asks for the area up to S.
+	area := c.whole
+	if p+want != c.sold {
+		area = c.upTo(p + want)
+	}
+	return area.minus(product(c.score[k], uint64(want)))
 }
 
 // marginal is the best score that was not served.

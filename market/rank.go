@@ -29,9 +29,9 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 	m.reset()
 	deposits := uint64(0)
 	for i := range orders {
-		o := &orders[i]
-		out[i] = e.admit(o)
-		if out[i].Time > 0 {
+		o, a := &orders[i], &out[i]
+		e.admit(o, a)
+		if a.Time > 0 {
 			deposits += uint64(o.Deposit)
 		}
 	}
@@ -51,25 +51,30 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 
 // admit decides what can be decided about o alone. Time is its demand as far
 // as its wallet reaches.
-func (e *Epoch) admit(o *Order) Allocation {
+func (e *Epoch) admit(o *Order, a *Allocation) {
 	if o.Demand < 0 || o.Reserve < 0 || o.Energy < 0 || o.Deposit < 0 {
 		panicf("market: order %d wants %d ns at a reserve of %d, %d uW, deposit %d",
 			o.ID, o.Demand, o.Reserve, o.Energy, o.Deposit)
 	}
+	*a = Allocation{}
 	switch {
 	case !o.Solvent:
-		return Allocation{Class: Frozen, Refusal: Insolvent}
+		a.Class, a.Refusal = Frozen, Insolvent
+		return
 	case o.Bid < o.Reserve:
-		return Allocation{Class: Frozen, Refusal: BelowReserve}
+		a.Class, a.Refusal = Frozen, BelowReserve
+		return
 	}
-	a := Allocation{Score: e.score(o), Cap: o.affords(e.backing(o), max(o.Demand, e.Cores)), Time: o.Demand}
+	a.Score = e.score(o)
+	a.Cap = o.affords(e.backing(o), max(o.Demand, e.Cores))
 	switch {
 	case o.Demand == 0:
 		a.Refusal = NoDemand
 	case o.Demand > a.Cap:
 		a.Time, a.Refusal = a.Cap, WalletBinds
+	default:
+		a.Time = o.Demand
 	}
-	return a
 }
 
 // backing is the price at which a wallet has to cover its demand: its bid, but
