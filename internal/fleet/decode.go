@@ -259,7 +259,7 @@ func (d *decoder) text(e entry, path, example string) (string, error) {
 // unknown reports a key that does not exist, with the nearest that does.
 func (d *decoder) unknown(e entry, path string, known []string) error {
 	reason := fmt.Sprintf("unknown key %q", e.key)
-	if near := nearest(e.key, known); near != "" {
+	if near := Nearest(e.key, known); near != "" {
 		reason += fmt.Sprintf("; did you mean %q?", near)
 	} else {
 		reason += "; known keys: " + strings.Join(known, ", ")
@@ -505,6 +505,9 @@ func above[T ~int64](v T, err error) (T, error) {
 	}
 	return v, err
 }
+
+// ParseSpan reads a time above zero and below a century.
+func ParseSpan(text string) (time.Duration, error) { return duration("", text) }
 
 func duration(field, text string) (time.Duration, error) {
 	v, err := above(unit.ParseDuration(text))

@@ -21,7 +21,7 @@ type field[T any] struct {
 var nodeFields = []field[Node]{
 	{
 		"cores", "2",
-		func(n *Node, s string) (err error) { n.Cores, err = cores(s); return err },
+		func(n *Node, s string) (err error) { n.Cores, err = ParseCores(s); return err },
 		func(n *Node) string { return some(n.Cores, unit.MilliCores.String) },
 	},
 	{
@@ -96,7 +96,7 @@ var workloadFields = []field[Workload]{
 	},
 	{
 		"cores", "2",
-		func(w *Workload, s string) (err error) { w.Cores, err = cores(s); return err },
+		func(w *Workload, s string) (err error) { w.Cores, err = ParseCores(s); return err },
 		func(w *Workload) string { return some(w.Cores, unit.MilliCores.String) },
 	},
 	{
@@ -181,7 +181,8 @@ func watts(text string) (unit.Microwatts, error) {
 	return above(unit.ParsePower(text))
 }
 
-func cores(text string) (unit.MilliCores, error) {
+// ParseCores reads a number of cores above zero.
+func ParseCores(text string) (unit.MilliCores, error) {
 	v, err := above(unit.ParseCores(text))
 	if err == nil && v > maxCores {
 		return 0, &Problem{Text: text, Reason: "more cores than any machine has", Fix: "write 2 or 0.5"}

@@ -263,7 +263,7 @@ func TestTrusted(t *testing.T) {
 
 func TestNameFor(t *testing.T) {
 	for command, want := range map[string]string{
-		"make": "make", "./agent": "agent", "/usr/bin/python3.12": "python3.12",
+		"make": "make", "./agent": "agent", "/usr/bin/python3.12": "python3-12",
 		"./-x": "x", "/": "run", "..": "run", "a b": "a-b", "ünï": "n", strings.Repeat("a", 99): strings.Repeat("a", 63),
 	} {
 		got := NameFor(command)

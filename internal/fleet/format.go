@@ -84,9 +84,9 @@ func quote(s string) string {
 	return b.String()
 }
 
-// nearest returns the known word at edit distance at most 2 (1 for short
+// Nearest returns the known word at edit distance at most 2 (1 for short
 // words), or "".
-func nearest(word string, known []string) string {
+func Nearest(word string, known []string) string {
 	best, limit := "", 3
 	if len(word) < 4 {
 		limit = 2

@@ -127,10 +127,10 @@ func checkCommand(command []string) *Problem {
 // directory entries and words of the shell, so they are kept plain.
 func CheckName(name string) *Problem {
 	bad := func(reason string) *Problem {
-		return &Problem{Field: "name", Text: name, Reason: reason, Fix: "use letters, digits, '-', '_' and '.', at most 63, starting with a letter or digit"}
+		return &Problem{Field: "name", Text: name, Reason: reason, Fix: "use letters, digits, '-' and '_', at most 63, starting with a letter or digit"}
 	}
 	if name == "" {
-		return &Problem{Field: "name", Reason: "the name is empty", Fix: "use letters, digits, '-', '_' and '.'"}
+		return &Problem{Field: "name", Reason: "the name is empty", Fix: "use letters, digits, '-' and '_'"}
 	}
 	if len(name) > maxName {
 		return bad("the name is too long")
@@ -138,7 +138,7 @@ func CheckName(name string) *Problem {
 	for i := range len(name) {
 		c := name[i]
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if letter || i > 0 && (c == '-' || c == '_' || c == '.') {
+		if letter || i > 0 && (c == '-' || c == '_') {
 			continue
 		}
 		return bad("the name holds a character that a name cannot hold")
@@ -154,12 +154,12 @@ func NameFor(command string) string {
 		switch {
 		case r > unicode.MaxASCII:
 			return '-'
-		case unicode.IsLetter(r), unicode.IsDigit(r), r == '-', r == '_', r == '.':
+		case unicode.IsLetter(r), unicode.IsDigit(r), r == '-', r == '_':
 			return r
 		}
 		return '-'
 	}, base)
-	name = strings.Trim(name, "-_.")
+	name = strings.Trim(name, "-_")
 	if len(name) > maxName {
 		name = name[:maxName]
 	}

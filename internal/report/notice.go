@@ -61,7 +61,7 @@ func (n Notice) warning() string {
 		return fmt.Sprintf("maxwell: %s has used %d %% of its %s cap, %s; it ends at 100 %%", n.Name, n.Percent, n.What, n.Limit)
 	}
 	text := fmt.Sprintf("maxwell: %s has spent %d %% of %s", n.Name, n.Percent, n.Limit)
-	if n.Left > 0 {
+	if n.Left >= time.Second {
 		text += fmt.Sprintf(" (about %s left at this rate)", seconds(n.Left))
 	}
 	if n.Fund > 0 {

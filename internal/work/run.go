@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -87,4 +89,20 @@ func Run(ctx context.Context, w Worker, r *Reporter, limit int64) int64 {
 	}
 	r.Flush()
 	return units
+}
+
+// Sum adds up the complete lines "work N kind" of one kind; other lines are
+// nobody's work.
+func Sum(text []byte, kind string) int64 {
+	var sum int64
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 || fields[0] != "work" || fields[2] != kind || !strings.HasSuffix(line, "\n") {
+			continue
+		}
+		if n, err := strconv.ParseInt(fields[1], 10, 64); err == nil && n > 0 && n <= math.MaxInt64-sum {
+			sum += n
+		}
+	}
+	return sum
 }

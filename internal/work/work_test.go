@@ -162,3 +162,10 @@ func BenchmarkHashBatch(b *testing.B) {
 		h.Unit()
 	}
 }
+
+func TestSum(t *testing.T) {
+	const text = "work 3 a\nwork 4 b\nwork -1 a\nwork x a\nidle 5 a\nwork 2 a\nwork 9223372036854775807 a\nwork 7 a"
+	if got := Sum([]byte(text), "a"); got != 5 {
+		t.Errorf("sum %d, want 5", got)
+	}
+}

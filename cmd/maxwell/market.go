@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/node"
+)
+
+// joinMarket enters this machine's market, and opens it if there is none.
+func joinMarket(ctx context.Context, o opening) (session, error) {
+	dir, err := runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	if o.existing {
+		if _, err := os.Stat(filepath.Join(dir, node.SocketName)); err != nil {
+			return nil, fmt.Errorf("no market runs here (looked in %s); start one with maxwell run or maxwell up", dir)
+		}
+	}
+	s, err := node.Join(ctx, node.JoinOptions{Dir: dir, Client: o.client, Version: thisBuild().Version, Settings: settings(o)})
+	if err != nil {
+		return nil, err
+	}
+	return realSession{s}, nil
+}
+
+func runtimeDir() (string, error) {
+	roots, err := host.Open()
+	if err != nil {
+		return "", err
+	}
+	defer roots.Close()
+	return host.RuntimeDir(roots, os.Geteuid(), os.Getenv)
+}
+
+// settings are an opening as the market takes them.
+func settings(o opening) node.Settings {
+	s := node.Settings{
+		Cores: o.machine.Cores, Watts: o.machine.Watts, WattsPerCore: o.machine.WattsPerCore, IdleWatts: o.machine.IdleWatts,
+		Epoch: o.machine.Epoch, Enforce: o.enforce,
+		Trace: o.tests.trace, PanicAtTick: o.tests.panicAtTick, PanicIn: o.tests.panicIn,
+	}
+	if f := o.machine.Floor; f != nil {
+		s.Floor = *f
+		if *f == 0 {
+			s.Floor = -1 // none; zero is the market's default
+		}
+	}
+	return s
+}
+
+// realSession is a node's session as the verbs use it.
+type realSession struct{ *node.Session }
+
+func (s realSession) Start(ctx context.Context, j job) (running, error) {
+	r, err := s.Session.Start(ctx, node.Workload{Terms: j.terms, Spec: j.spec, OnChange: j.onChange})
+	if err != nil {
+		return nil, err
+	}
+	return realRunning{r}, nil
+}
+
+type realRunning struct{ *node.Running }
+
+// Wallet is the name that the market gave.
+func (r realRunning) Wallet() string { return r.Name }
