@@ -15,11 +15,11 @@ const (
 	lagReach  = 2.0 // bound of the exponent: a weight moves by at most e^2 = 7.4 times
 	lagMemory = 2.0 // core-epochs remembered; more makes recovery from an impossible share slow
 
-	classStep = 16   // served over margin
-	loserStep = 32   // the winners' class over all losers of tier 0 together
+	classStep = 8    // served over margin
+	loserStep = 32   // the lowest class of winners over all losers of tier 0 together
 	tierStep  = 8    // between tiers of losers
 	lastTier  = 3    // four tiers
-	headroom  = 4    // base weights stay below max/headroom, so that lag can raise them
+	headroom  = 2    // base weights stay below max/headroom, so that lag can raise them
 	tolerance = 0.03 // a weight within 3 % of the written one is not written
 
 	// A floor slice is the least a loser is run for; a scheduler that looks
@@ -37,7 +37,20 @@ type span struct {
 	least, most int64
 	usual       int64 // what the kernel gives a new group
 	idle        bool  // below least there is cpu.idle
+	narrow      bool  // a kernel before 6.6: see narrowest
 }
+
+// Kernels before EEVDF (6.6). CFS remembers what a group ran in its own
+// virtual time, which passes faster the lighter it is, and does not rescale it
+// when the weight changes: a loser that ran one 4 ms tick at a thousandth of
+// the winners' weight waits 4 s after it has become rich (12 s in the dying
+// lane, measured with cpu.idle on 6.1). So there the classes are closer, and
+// losers share a part of the largest weight that is never tiny.
+const (
+	narrowStep  = 2    // served over margin
+	narrowShare = 64   // the largest weight over all losers together
+	narrowest   = 1024 // the largest weight over any loser
+)
 
 // spanV1 and spanV2 are the ranges of cpu.shares and cpu.weight.
 func spanV1() span { return span{least: 2, most: 262144, usual: 1024} }
@@ -68,7 +81,16 @@ type balance struct {
 	gain  float64 // weight per ns granted to a group served in full
 	peak  float64 // largest share lately, in ns of served time
 	tier  [lastTier + 1]float64
-	width float64 // smoothed sum of grants, in powers of two
+	width float64       // the lowest class of winners, in ns of served time, in powers of two
+	rises time.Duration // how long it has been much larger
+}
+
+// step is the weight of the served over that of the margin.
+func (b *balance) step() float64 {
+	if b.span.narrow {
+		return narrowStep
+	}
+	return classStep
 }
 
 func (b *balance) open(slot int) {
@@ -162,8 +184,8 @@ func (b *balance) level(shares []dispatch.Share) float64 {
 
 // survey takes the coming epoch's shares and fixes the scale of its weights.
 func (b *balance) survey(elapsed time.Duration, shares []dispatch.Share) {
-	top, sum := 0.0, 0.0
-	var losers [lastTier + 1]int
+	var top, served, margin, all float64
+	var losers [lastTier + 1]float64
 	for i := range shares {
 		s := b.at(shares[i].Slot)
 		if s == nil {
@@ -172,11 +194,12 @@ func (b *balance) survey(elapsed time.Duration, shares []dispatch.Share) {
 		s.class, s.granted = market.Class(shares[i].Class), float64(max(shares[i].Granted, 0))
 		switch s.class {
 		case market.Served:
-			top, sum = max(top, s.granted), sum+s.granted
+			top, served = max(top, s.granted), served+s.granted
 		case market.Margin:
-			top, sum = max(top, s.granted/classStep), sum+s.granted
+			top, margin = max(top, s.granted/b.step()), margin+s.granted/b.step()
 		case market.Loser:
 			losers[min(shares[i].Tier, lastTier)]++
+			all++
 			s.lifted = s.debt >= floorSlice || s.lifted && s.debt > 0
 		case market.Idle, market.Frozen:
 		}
@@ -184,17 +207,25 @@ func (b *balance) survey(elapsed time.Duration, shares []dispatch.Share) {
 			s.debt, s.lifted = 0, false
 		}
 	}
-	b.rescale(elapsed, top, sum)
-	total := b.gain * b.width / classStep / loserStep
+	b.rescale(elapsed, top)
+	if margin == 0 {
+		margin = served
+	}
+	b.narrow(elapsed, margin)
+	total := b.gain * b.width / loserStep
 	for t := range b.tier {
-		b.tier[t] = total / powerAbove(max(float64(losers[t]), 1))
+		b.tier[t] = total / powerAbove(max(losers[t], 1))
+		if b.span.narrow {
+			least := max(1.0/narrowShare/powerAbove(max(all, 1)), 1.0/narrowest)
+			b.tier[t] = max(b.tier[t], b.gain*b.peak*least)
+		}
 		total /= tierStep
 	}
 }
 
 // rescale moves the scale in powers of two and only when it has to: a new
 // scale means that every weight is written again.
-func (b *balance) rescale(elapsed time.Duration, top, sum float64) {
+func (b *balance) rescale(elapsed time.Duration, top float64) {
 	b.peak = max(top, b.peak*(1-min(float64(elapsed)/float64(peakDecay), 1)))
 	most := float64(b.span.most)
 	if b.peak > 0 {
@@ -205,8 +236,21 @@ func (b *balance) rescale(elapsed time.Duration, top, sum float64) {
 	if b.gain == 0 { // nobody has been granted anything yet
 		b.gain = most / headroom / float64(max(elapsed, time.Millisecond))
 	}
-	if sum > 0 && (sum > b.width || sum < b.width/4) {
-		b.width = powerAbove(sum)
+}
+
+// narrow follows the lowest class of winners, to whom the losers are losers:
+// down at once, up only when it stays up.
+func (b *balance) narrow(elapsed time.Duration, lowest float64) {
+	if lowest <= 0 {
+		return
+	}
+	if lowest < 4*b.width {
+		b.rises = 0
+	} else {
+		b.rises += elapsed
+	}
+	if lowest < b.width || b.width == 0 || b.rises > peakDecay {
+		b.width, b.rises = powerAbove(lowest)/2, 0
 	}
 }
 
@@ -225,14 +269,17 @@ func (b *balance) aim(share *dispatch.Share) target {
 	case market.Served:
 		weight = b.gain * s.granted * correction(s.lag)
 	case market.Margin:
-		weight = b.gain * s.granted / classStep * correction(s.lag)
+		weight = b.gain * s.granted / b.step() * correction(s.lag)
 	case market.Loser:
 		if s.lifted {
-			weight = b.gain * s.debt / classStep
+			weight = b.gain * s.debt // the floor is taken out first, beside the served
 			break
 		}
 		tier := min(share.Tier, lastTier)
 		weight = b.tier[tier]
+		if b.span.narrow {
+			break
+		}
 		if b.span.idle && (tier == lastTier || weight < float64(b.span.least)) {
 			return target{weight: b.span.least, idle: true}
 		}

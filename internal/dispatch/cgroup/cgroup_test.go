@@ -83,7 +83,11 @@ func TestLosersGetTheirFloorAndNoMore(t *testing.T) {
 	if got := 100 * float64(floor.total) / float64(sum); got < 0.8 || got > 5 {
 		t.Errorf("the loser with a floor got %.2f %%, want about 2", got)
 	}
-	if got := 100 * float64(none.total) / float64(sum); got > 1.5 {
+	most := 1.5
+	if e.balance.span.narrow {
+		most = 4 // losers before Linux 6.6 share 1/64 of the largest weight
+	}
+	if got := 100 * float64(none.total) / float64(sum); got > most {
 		t.Errorf("the loser without a floor got %.2f %%, want nothing", got)
 	}
 	end(t, winner.group, p)
@@ -187,8 +191,8 @@ storm & storm & storm`
 			e := machine(t, 0)
 			g := group(t, e, 0, dispatch.Limits{Pids: 300})
 			p := process(t, g, "sh", "-c", storm)
-			grown := func() bool { pids, err := members(g.roster()); return err == nil && len(pids) > 60 }
-			if !until(10*time.Second, grown) {
+			grown := func() bool { pids, err := members(g.roster()); return err == nil && len(pids) > 30 }
+			if !until(20*time.Second, grown) {
 				t.Fatal("the storm does not grow")
 			}
 			if err := g.Signal(syscall.SIGTERM); err != nil {

@@ -33,8 +33,8 @@
 // rations only the marginal bucket, so that three classes suffice:
 //
 //	served   gain * granted
-//	margin   gain * granted / 16
-//	losers   tier t: (gain * all grants / 16) / 32 / 8^t, divided by their number
+//	margin   gain * granted / 8
+//	losers   tier t: the lowest class above / 32 / 8^t, divided by their number;
 //	         the last tier: 2 on v1, cpu.idle on v2
 //	frozen   stopped: the insolvent, and bids below their own reserve
 //
@@ -60,9 +60,14 @@
 // lag; only a wrong division does. Nobody is owed what it did not want.
 //
 // A loser with a granted floor slice is owed it in core time. When its debt
-// reaches 1 ms it is lifted into the margin with a weight in proportion to the
-// debt, until the debt is paid; a scheduler that looks once a tick overshoots
-// the slice, and the overshoot delays the next one.
+// reaches 1 ms it is lifted beside the served with a weight in proportion to
+// the debt, until the debt is paid; a scheduler that looks once a tick
+// overshoots the slice, and the overshoot delays the next one.
+//
+// Kernels before 6.6 (CFS) never forgive a group what it ran while it was
+// light. There the classes are closer together and losers share 1/64 of the
+// largest weight: they leak a few percent, and who was one may wait 1-4 s
+// after it became rich, or in its dying lane.
 //
 // # What the caller must do
 //

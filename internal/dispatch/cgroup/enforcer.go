@@ -91,6 +91,7 @@ func Open(cfg Config, roots host.Roots) (e *Enforcer, err error) {
 	if e.plan.places[e.plan.find(host.CPU)].v2 {
 		e.balance.span = spanV2()
 	}
+	e.balance.span.narrow = !forgiving(roots)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.Close())
@@ -475,8 +476,11 @@ func (e *Enforcer) Describe() dispatch.Description {
 		}
 		d.Caps = append(d.Caps, string(c))
 	}
-	if !e.balance.span.idle {
-		d.Missing = append(d.Missing, "losers are told apart in four tiers only")
+	if e.balance.span.narrow {
+		d.Missing = append(d.Missing, "before Linux 6.6 busy losers together still get some percent of a core")
+	}
+	if e.sold != nil {
+		d.Missing = append(d.Missing, "a workload may leave the processors that are sold; the quota on all of them holds")
 	}
 	if len(e.roots) > 0 {
 		d.Root = e.roots[0].Dir

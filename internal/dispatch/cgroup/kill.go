@@ -139,7 +139,8 @@ func signalBatch(dir string, pids []int, sig unix.Signal) error {
 			if err := unix.Kill(pid, sig); err != nil && !errors.Is(err, unix.ESRCH) {
 				errs = append(errs, fmt.Errorf("signal process %d: %w", pid, err))
 			}
-		case !errors.Is(err, unix.ESRCH):
+		case !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINVAL):
+			// ESRCH: gone; EINVAL: going, no longer the leader of a process.
 			errs = append(errs, fmt.Errorf("hold process %d: %w", pid, err))
 		}
 	}

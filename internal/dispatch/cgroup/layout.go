@@ -194,3 +194,19 @@ func bare(err error) error {
 	}
 	return err
 }
+
+// forgiving reports whether the kernel's scheduler is EEVDF (6.6 and later),
+// which rescales what a group is behind when its weight changes. There is no
+// way to try it that a busy machine does not blur, so this one ability is read
+// from the release; an unreadable one counts as old, which is always safe.
+func forgiving(r host.Roots) bool {
+	text, err := r.Proc.ReadText("sys/kernel/osrelease")
+	if err != nil {
+		return false
+	}
+	major, rest, _ := strings.Cut(text, ".")
+	minor := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
+	a, errA := strconv.Atoi(major)
+	b, errB := strconv.Atoi(minor)
+	return errA == nil && errB == nil && (a > 6 || a == 6 && b >= 6)
+}
