@@ -1,10 +1,12 @@
 package market
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -176,6 +178,20 @@ func crowd(n int, sold Unit) (Epoch, []Order, []Use) {
 	return e, orders, uses
 }
 
+// timeSort is what sorting the bidders alone takes, the least that a clearing
+// without a ladder begins with.
+func timeSort(orders []Order, index []int32) time.Duration {
+	for i := range index {
+		index[i] = int32(i)
+	}
+	start := time.Now()
+	slices.SortFunc(index, func(a, b int32) int {
+		x, y := &orders[a], &orders[b]
+		return cmp.Compare(y.Bid-y.Reserve, x.Bid-x.Reserve)
+	})
+	return time.Since(start)
+}
+
 // BenchmarkClear is one whole epoch: rank all, then price all exactly.
 func BenchmarkClear(b *testing.B) {
 	for _, sold := range []Unit{Cores, Watts} {
@@ -187,6 +203,10 @@ func BenchmarkClear(b *testing.B) {
 				m.Price(e, uses, rents)
 				b.ReportAllocs()
 				best, ranked := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
+				sorted, index := time.Duration(math.MaxInt64), make([]int32, n)
+				for range 5 {
+					sorted = min(sorted, timeSort(orders, index))
+				}
 				for b.Loop() {
 					start := time.Now()
 					m.Rank(e, orders, out)
@@ -197,6 +217,7 @@ func BenchmarkClear(b *testing.B) {
 				b.ReportMetric(float64(best)/1000, "best-us")
 				b.ReportMetric(float64(ranked)/1000, "best-rank-us")
 				b.ReportMetric(float64(best)/float64(n), "best-ns/bidder")
+				b.ReportMetric(float64(sorted)/float64(best), "sort-alone/clear")
 			})
 		}
 	}

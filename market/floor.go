@@ -110,10 +110,13 @@ func (m *Market) grant(o *Order, a *Allocation, won unit.CoreTime, r *supply) {
 	if r.energy != huge {
 		r.energy -= energy
 	}
-	a.Floor = won
 	now := min(won, o.Demand)
 	r.time -= now
-	a.Time = max(a.Time, now)
+	// What stands in the book for o is from now on what it wants above the floor.
+	c, rest := &m.cells[a.Score], max(a.Time-now, 0)
+	c.demand -= a.Time - rest
+	c.amount -= r.energyOf(a.Time, o.Energy) - r.energyOf(rest, o.Energy)
+	a.Floor, a.Time = won, max(a.Time, now)
 }
 
 // meanEnergy is the mean e-class of those the floor is for, by deposit.

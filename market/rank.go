@@ -28,20 +28,16 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 	}
 	m.reset()
 	deposits := uint64(0)
+	r := supply{time: e.Cores, energy: e.allowance()}
 	for i := range orders {
 		o, a := &orders[i], &out[i]
 		e.admit(o, a)
 		if a.Time > 0 {
 			deposits += uint64(o.Deposit)
+			m.stand(a.Score, a.Time, r.energyOf(a.Time, o.Energy))
 		}
 	}
-	r := supply{time: e.Cores, energy: e.allowance()}
 	m.grantFloor(&e, orders, out, deposits, &r)
-	for i := range orders {
-		if rest := out[i].Time - out[i].floorTime(); rest > 0 {
-			m.stand(out[i].Score, rest, r.energyOf(rest, orders[i].Energy))
-		}
-	}
 	margin := m.serve(&r)
 	m.assign(orders, out, margin)
 	if margin >= 0 {
@@ -112,11 +108,13 @@ func (s *supply) energyOf(t unit.CoreTime, e unit.Microwatts) int64 {
 }
 
 // stand puts demand into the book.
-func (m *Market) stand(b Bucket, t unit.CoreTime, amount int64) {
-	m.book.set(b)
+func (m *Market) stand(b Bucket, t unit.CoreTime, energy int64) {
 	c := &m.cells[b]
+	if c.demand == 0 {
+		m.book.set(b)
+	}
 	c.demand = min(c.demand+min(t, huge), huge)
-	c.amount = min(c.amount+amount, huge)
+	c.amount = min(c.amount+energy, huge)
 }
 
 // serve takes supply off from the best score down and returns the first bucket
