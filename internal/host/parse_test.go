@@ -2,6 +2,8 @@ package host
 
 import (
 	"io/fs"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -215,6 +217,17 @@ func FuzzMark(f *testing.F) {
 }
 
 func FuzzTree(f *testing.F) {
+	recorded, err := filepath.Glob("hosttest/testdata/*.tree")
+	if err != nil || len(recorded) == 0 {
+		f.Fatalf("no recorded machines to start from: %v", err)
+	}
+	for _, name := range recorded {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
 	f.Add([]byte("maxwell-tree 1\n# note\nfile 0444 /a\n\tx\n\nlink /b ../c\ndir 0755 /d\n"))
 	f.Add([]byte("maxwell-tree 1\nfile 0444 /a quoted\n\t\"\\x00\"\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
