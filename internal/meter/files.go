@@ -41,6 +41,8 @@ type files struct {
 	moved  unit.CoreTime // found since the last balance
 	system unit.CoreTime
 
+	kept, keep int // descriptors kept open, and how many at most
+
 	refused []error
 	noPSI   error // why waiting is not counted; nil if it is
 	cost    cost
@@ -52,8 +54,9 @@ type fileSlot struct {
 	used     bool
 	heat     uint8 // reads for which it stays hot
 	at       int32 // its index in live
-	usage    int   // descriptors; pressure is -1 where there is none
+	usage    int   // descriptors; -1 if not kept open
 	pressure int
+	dirs     [2]string     // of usage and pressure, for those not kept open
 	run      unit.CoreTime // the counters at Add
 	wait     unit.CoreTime
 	last     Sample
@@ -76,7 +79,7 @@ const (
 )
 
 func openFiles(cfg Config, roots host.Roots, refused []error) (*files, error) {
-	f := &files{market: -1, refused: refused}
+	f := &files{market: -1, refused: refused, keep: descriptors()}
 	switch v1 := cfg.Parent.V1[host.CPUAcct]; {
 	case cfg.Parent.Dir != "":
 		f.parent, f.v2 = filepath.Clean(cfg.Parent.Dir), true
@@ -105,6 +108,18 @@ func openFiles(cfg Config, roots host.Roots, refused []error) (*files, error) {
 	return f, nil
 }
 
+const pressureName = "cpu.pressure"
+
+// descriptors is how many files may be kept open: half of the process's limit,
+// the other half being for the enforcement of the same groups and for children.
+func descriptors() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 512
+	}
+	return int(min(limit.Cur, 1<<20) / 2)
+}
+
 func (f *files) usageName() string {
 	if f.v2 {
 		return "cpu.stat"
@@ -118,7 +133,7 @@ func (f *files) tryPressure(dir string) error {
 	if dir == "" {
 		return errors.New("no cgroup2 directory")
 	}
-	fd, err := openFD(filepath.Join(dir, "cpu.pressure"))
+	fd, err := openFD(filepath.Join(dir, pressureName))
 	if err != nil {
 		return err
 	}
@@ -171,36 +186,68 @@ func (f *files) Add(slot int, cgroup host.CgroupRef) error {
 }
 
 func (f *files) openSlot(dir, pressure string) (fileSlot, error) {
-	s := fileSlot{used: true, heat: warm, usage: -1, pressure: -1}
+	s := fileSlot{used: true, heat: warm, usage: -1, pressure: -1, dirs: [2]string{dir, pressure}}
 	s.last.Runnable = Unknown
+	if f.kept+2 <= f.keep {
+		if err := f.keepOpen(&s); err != nil {
+			return s, errors.Join(err, f.closeSlot(&s))
+		}
+	}
 	var err error
-	if s.usage, err = openFD(filepath.Join(dir, f.usageName())); err != nil {
-		return s, err
-	}
-	if s.run, err = f.readUsage(s.usage); err != nil {
-		return s, errors.Join(err, s.close())
-	}
-	if f.noPSI != nil {
-		return s, nil
-	}
-	if s.pressure, err = openFD(filepath.Join(pressure, "cpu.pressure")); err != nil {
-		return s, errors.Join(err, s.close())
-	}
-	if s.wait, err = f.readPressure(s.pressure); err != nil {
-		return s, errors.Join(err, s.close())
+	if s.run, s.wait, err = f.counters(&s); err != nil {
+		return s, errors.Join(err, f.closeSlot(&s))
 	}
 	return s, nil
 }
 
-func (s *fileSlot) close() error {
+func (f *files) keepOpen(s *fileSlot) error {
+	var err error
+	if s.usage, err = openFD(filepath.Join(s.dirs[0], f.usageName())); err != nil {
+		return err
+	}
+	f.kept++
+	if f.noPSI != nil {
+		return nil
+	}
+	if s.pressure, err = openFD(filepath.Join(s.dirs[1], pressureName)); err != nil {
+		return err
+	}
+	f.kept++
+	return nil
+}
+
+func (f *files) closeSlot(s *fileSlot) error {
 	var errs []error
 	for _, fd := range []*int{&s.usage, &s.pressure} {
 		if *fd >= 0 {
 			errs = append(errs, unix.Close(*fd))
+			f.kept--
 		}
 		*fd = -1
 	}
 	return errors.Join(errs...)
+}
+
+// counters reads a slot's counters, opening its files for the moment if they
+// are not kept open.
+func (f *files) counters(s *fileSlot) (run, wait unit.CoreTime, err error) {
+	if run, err = f.readBy(s.usage, s.dirs[0], f.usageName(), f.readUsage); err != nil || f.noPSI != nil {
+		return run, 0, err
+	}
+	wait, err = f.readBy(s.pressure, s.dirs[1], pressureName, f.readPressure)
+	return run, wait, err
+}
+
+func (f *files) readBy(fd int, dir, name string, read func(int) (unit.CoreTime, error)) (unit.CoreTime, error) {
+	if fd >= 0 {
+		return read(fd)
+	}
+	fd, err := openFD(filepath.Join(dir, name))
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	return read(fd)
 }
 
 // Remove implements Meter. The last process of a group runs a little after the
@@ -224,7 +271,7 @@ func (f *files) Remove(slot int) (Sample, error) {
 	f.live[s.at] = last
 	f.slots[last].at = s.at
 	f.live = f.live[:len(f.live)-1]
-	err = errors.Join(err, s.close())
+	err = errors.Join(err, f.closeSlot(s))
 	f.slots[slot] = fileSlot{usage: -1, pressure: -1}
 	return sample, err
 }
@@ -350,7 +397,7 @@ func (f *files) ReadOne(slot int) (Sample, error) {
 // update reads one wallet's files. A directory that is gone keeps its last
 // values: Remove comes next.
 func (f *files) update(s *fileSlot) error {
-	run, err := f.readUsage(s.usage)
+	run, wait, err := f.counters(s)
 	if host.Gone(err) {
 		return nil
 	}
@@ -359,15 +406,7 @@ func (f *files) update(s *fileSlot) error {
 	}
 	before := s.last
 	s.last.Run = max(s.last.Run, run-s.run)
-	if s.pressure >= 0 {
-		wait, err := f.readPressure(s.pressure)
-		if err != nil && !host.Gone(err) {
-			return err
-		}
-		if err == nil {
-			s.last.Wait = max(s.last.Wait, wait-s.wait)
-		}
-	}
+	s.last.Wait = max(s.last.Wait, wait-s.wait)
 	f.moved += s.last.Run - before.Run
 	switch {
 	case s.last != before:
@@ -453,6 +492,9 @@ func (f *files) Describe() Description {
 		Refused: f.refused,
 		Cost:    f.cost.average(), Reads: f.cost.reads, Slots: f.cost.slots,
 	}
+	if f.kept+2 > f.keep {
+		d.Detail += fmt.Sprintf("; files beyond %d are opened at each read, for want of descriptors", f.keep)
+	}
 	if f.noPSI != nil {
 		d.Wait = "not counted"
 		d.Refused = append(d.Refused[:len(d.Refused):len(d.Refused)], fmt.Errorf("waiting: %w", f.noPSI))
@@ -464,7 +506,7 @@ func (f *files) Describe() Description {
 func (f *files) Close() error {
 	var errs []error
 	for _, slot := range f.live {
-		errs = append(errs, f.slots[slot].close())
+		errs = append(errs, f.closeSlot(&f.slots[slot]))
 	}
 	if f.market >= 0 {
 		errs = append(errs, unix.Close(f.market))

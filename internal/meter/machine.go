@@ -3,6 +3,7 @@ package meter
 import (
 	"bytes"
 	"errors"
+	"math"
 	"path/filepath"
 	"time"
 
@@ -75,7 +76,11 @@ func (a account) close() error { return a.file.Close() }
 // supports. guest is part of user; steal is time that we did not get.
 type statFile struct{ file *host.File }
 
-const statTick = unit.CoreTime(10 * time.Millisecond)
+const (
+	statTick = unit.CoreTime(10 * time.Millisecond)
+	// mostTicks is what eight of can be added up and turned into time.
+	mostTicks = math.MaxInt64 / int64(statTick) / 8
+)
 
 var errStat = errors.New("read /proc/stat: no cpu line")
 
@@ -104,14 +109,14 @@ func busyTicks(b []byte) (int64, bool) {
 		var word []byte
 		word, rest, _ = bytes.Cut(bytes.TrimLeft(rest, " "), []byte(" "))
 		v, err := host.ParseInt(word)
-		if err != nil || v < 0 {
+		if err != nil || v < 0 || v > mostTicks {
 			return 0, false
 		}
 		if i != 3 && i != 4 {
 			sum += v
 		}
 	}
-	return sum, sum >= 0
+	return sum, true
 }
 
 // selfTime is the processor time of this process, all threads.

@@ -46,9 +46,8 @@ func parseStat(b []byte) (processStat, bool) {
 		}
 		field[i] = v
 	}
-	const limit = math.MaxInt64 / int64(statTick) / 4 // ticks that sum up without overflow
 	for _, i := range []int{10, 11, 12, 13, 18} {
-		if field[i] < 0 || field[i] > limit {
+		if field[i] < 0 || field[i] > mostTicks {
 			return s, false
 		}
 	}

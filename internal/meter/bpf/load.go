@@ -46,6 +46,10 @@ type Counters struct {
 	Waiting error   // nil if waiting is followed, else why not
 	Missing []error // optional programs that the kernel refused
 
+	// Programs are those attached, by name: their statistics tell what an
+	// event costs.
+	Programs map[string]*ebpf.Program
+
 	types   *btf.Spec // of the running kernel, while loading
 	wallets *ebpf.Map
 	closers []func() error
@@ -94,7 +98,7 @@ func Load(o Options) (*Counters, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's types: %w", err)
 	}
-	c := &Counters{types: types}
+	c := &Counters{types: types, Programs: map[string]*ebpf.Program{}}
 	err = c.load(spec)
 	c.types = nil
 	if err != nil {
@@ -188,13 +192,17 @@ func (c *Counters) attach(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map, 
 	if err != nil {
 		return fmt.Errorf("load program %s: %w", name, err)
 	}
-	// The link keeps the program; the maps are ours already.
-	defer coll.Close()
+	defer coll.Close() // what is left in it: clones of the maps
 	l, err := link.AttachTracing(link.TracingOptions{Program: coll.Programs[name]})
 	if err != nil {
 		return fmt.Errorf("attach program %s: %w", name, err)
 	}
-	c.closers = append(c.closers, l.Close)
+	p := coll.DetachProgram(name)
+	c.Programs[name] = p
+	c.closers = append(c.closers, func() error {
+		delete(c.Programs, name)
+		return errors.Join(l.Close(), p.Close())
+	})
 	return nil
 }
 
