@@ -35,9 +35,9 @@ func machine(t *testing.T) (host.Roots, host.Layout) {
 // leftovers lists what trials left in any hierarchy.
 func leftovers(t *testing.T, l host.Layout, prefix string) []string {
 	t.Helper()
-	dirs := []string{l.V2.Own}
+	dirs := []string{l.V2.Own, l.V2.Mount}
 	for _, h := range l.V1 {
-		dirs = append(dirs, h.Own)
+		dirs = append(dirs, h.Own, h.Mount)
 	}
 	var left []string
 	for _, dir := range dirs {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,7 +26,40 @@ func (t *trial) all(err error) {
 	t.create, t.start, t.freeze, t.kill, t.mark = err, err, err, err, err
 }
 
-// tryCgroup makes a directory below the own group, starts a child in it,
+// home is the cgroup2 directory below which a market may live: what was
+// delegated to us, the top of the hierarchy for root where no manager runs it,
+// else the own group.
+func (s Survey) home() string {
+	if !s.Layout.Delegated && os.Geteuid() == 0 && ProbeSystemd(s.Roots) != nil {
+		return s.Layout.V2.Mount
+	}
+	return s.Layout.V2.Own
+}
+
+// seat finds where a controller can be used: its version, 0 for nowhere, and
+// the directory below which a market would use it. On v1 that is the top of
+// the mount for root, so that there is one market however it was started.
+func (s Survey) seat(c Controller) (version int, parent string, err error) {
+	if home := s.home(); home != "" {
+		offered, err := readControllers(filepath.Join(home, "cgroup.controllers"))
+		if err != nil {
+			return 0, "", err
+		}
+		if slices.Contains(offered, c) {
+			return 2, home, nil
+		}
+	}
+	h, ok := s.Layout.V1[c]
+	if !ok {
+		return 0, "", nil
+	}
+	if os.Geteuid() == 0 {
+		return 1, h.Mount, nil
+	}
+	return 1, h.Own, nil
+}
+
+// tryCgroup makes a directory where a market would, starts a child in it,
 // freezes, thaws and kills it, and removes the directory.
 func (s Survey) tryCgroup() (t trial) {
 	if !s.Roots.Real() {
@@ -39,9 +73,9 @@ func (s Survey) tryCgroup() (t trial) {
 		})
 		return t
 	}
-	dir := filepath.Join(s.Layout.V2.Own, s.trialName())
+	dir := filepath.Join(s.home(), s.trialName())
 	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.all(refuse(FeatureCgroupCreate, "make a group below "+s.Layout.V2.Own, err, s.createHint()))
+		t.all(refuse(FeatureCgroupCreate, "make a group below "+s.home(), err, s.createHint()))
 		return t
 	}
 	t.mark = s.tryMark(dir)
@@ -196,13 +230,12 @@ func (s Survey) tryController(c Controller) (note string, err error) {
 	if !s.Roots.Real() {
 		return "", &Unavailable{Feature: f, Reason: errNotReal.Error(), Cause: errNotReal}
 	}
-	version := s.Layout.Version(c)
-	if version == 0 {
-		return "", &Unavailable{Feature: f, Reason: fmt.Sprintf("no hierarchy offers the %s controller to this group", c), Hint: s.delegateHint()}
+	version, parent, err := s.seat(c)
+	if err != nil {
+		return "", err
 	}
-	parent := s.Layout.V2.Own
-	if version == 1 {
-		parent = s.Layout.V1[c].Own
+	if version == 0 {
+		return "", &Unavailable{Feature: f, Reason: fmt.Sprintf("no hierarchy offers the %s controller here", c), Hint: s.delegateHint()}
 	}
 	dir := filepath.Join(parent, s.trialName())
 	if err := os.Mkdir(dir, 0o755); err != nil {
