@@ -88,4 +88,4 @@ bench-compare:
 	$(tool) benchstat $(REF)=bin/bench-old.txt here=bin/bench-new.txt
 
 vmtest:
-	$(GO) test -tags vm -count=1 -timeout 30m -v ./vm
+	$(GO) test -tags vm -count=1 -timeout 30m -v ./internal/vmtest

@@ -46,10 +46,10 @@ var layers = map[string][]string{
 	"internal/node": {anything},
 	"cmd/maxwell":   {anything},
 
-	"vm":        {"vm/plan"},
-	"vm/init":   {"vm/plan"},
-	"vm/plan":   {},
-	".ci/skips": {},
+	"internal/vmtest":      {"internal/vmtest/plan"},
+	"internal/vmtest/init": {"internal/vmtest/plan"},
+	"internal/vmtest/plan": {},
+	".ci/skips":            {},
 }
 
 // anything is a row's word for wiring: it may import every package but the two
@@ -66,7 +66,7 @@ var onlyFrom = map[string]string{
 // not of this repository. Tests may also use testModules.
 var external = map[string][]string{
 	"github.com/cilium/ebpf":     {"internal/meter"},
-	"golang.org/x/sys/unix":      {"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "vm"},
+	"golang.org/x/sys/unix":      {"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest"},
 	"golang.org/x/term":          {"cmd"},
 	"github.com/spf13/cobra":     {"cmd"},
 	"github.com/spf13/pflag":     {"cmd"},

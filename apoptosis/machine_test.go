@@ -92,29 +92,48 @@ func TestTransitions(t *testing.T) {
 	}
 	want := map[State][]result{
 		Pending: append([]result{
-			stay(Running), stay(Waiting), {Broke, None, Freeze | NoticeBroke}, {Broke, None, Freeze | NoticeBroke},
-			{Broke, None, Freeze | NoticeBroke}, {Broke, None, Freeze | NoticeBroke},
+			stay(Running), stay(Waiting),
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
 		}, append(alive(Exited)[:6], stay(Pending), dead(Failed), dead(Exited))...),
 		Running: append([]result{
-			stay(Running), stay(Waiting), {Broke, None, Freeze | NoticeBroke}, {Broke, None, Freeze | NoticeBroke},
-			{Broke, None, Freeze | NoticeBroke}, {Broke, None, Freeze | NoticeBroke},
+			stay(Running), stay(Waiting),
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
 		}, alive(Exited)...),
 		Waiting: append([]result{
-			stay(Running), stay(Waiting), {Broke, None, Freeze | NoticeBroke}, {Broke, None, Freeze | NoticeBroke},
-			{Broke, None, Freeze | NoticeBroke}, {Broke, None, Freeze | NoticeBroke},
+			stay(Running), stay(Waiting),
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
+			{Broke, None, Freeze | NoticeBroke},
 		}, alive(Exited)...),
 		Broke: append([]result{
-			{Running, None, Thaw | NoticeFunded}, {Waiting, None, Thaw | NoticeFunded}, stay(Broke),
+			{Running, None, Thaw | NoticeFunded},
+			{Waiting, None, Thaw | NoticeFunded},
+			stay(Broke),
 			dying(Insolvent), stay(Broke), stay(Broke),
 		}, alive(Exited)...),
 		Paused: append([]result{
-			{Running, None, Thaw | NoticeFunded}, {Waiting, None, Thaw | NoticeFunded}, stay(Paused),
+			{Running, None, Thaw | NoticeFunded},
+			{Waiting, None, Thaw | NoticeFunded},
+			stay(Paused),
 			stay(Paused), stay(Paused), stay(Paused),
 		}, alive(Exited)...),
 		Dying: {
-			{Dying, Timeout, 0}, {Dying, Timeout, 0}, {Dying, Timeout, 0},
-			{Dying, Timeout, Kill}, {Dying, Timeout, Kill}, {Dying, Timeout, Kill},
-			{Dying, Timeout, 0}, {Dying, Timeout, 0}, dead(Timeout), dead(Timeout), dead(Timeout), dead(Timeout),
+			{Dying, Timeout, 0},
+			{Dying, Timeout, 0},
+			{Dying, Timeout, 0},
+			{Dying, Timeout, Kill},
+			{Dying, Timeout, Kill},
+			{Dying, Timeout, Kill},
+			{Dying, Timeout, 0},
+			{Dying, Timeout, 0},
+			dead(Timeout), dead(Timeout), dead(Timeout), dead(Timeout),
 			dead(Timeout), dead(Timeout), dead(Timeout),
 		},
 	}
@@ -268,8 +287,15 @@ func TestReasonWinsOverExit(t *testing.T) {
 		trip Reason
 		want Reason
 	}{
-		{CapMemory, CapMemory}, {CapPids, CapPids}, {Failed, Failed},
-		{CapCPU, Exited}, {CapEnergy, Exited}, {Timeout, Exited}, {Evicted, Exited}, {Stopped, Exited}, {None, Exited},
+		{CapMemory, CapMemory},
+		{CapPids, CapPids},
+		{Failed, Failed},
+		{CapCPU, Exited},
+		{CapEnergy, Exited},
+		{Timeout, Exited},
+		{Evicted, Exited},
+		{Stopped, Exited},
+		{None, Exited},
 	} {
 		for _, populated := range []bool{true, false} {
 			m := in(t, Running, stopping)

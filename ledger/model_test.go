@@ -304,8 +304,10 @@ func (b *bank) check(t *rapid.T) {
 			want *big.Int
 			have unit.Wide
 		}{
-			{"debits posted", paid, have.DebitsPosted}, {"debits pending", held, have.DebitsPending},
-			{"credits posted", received, have.CreditsPosted}, {"credits pending", coming, have.CreditsPending},
+			{"debits posted", paid, have.DebitsPosted},
+			{"debits pending", held, have.DebitsPending},
+			{"credits posted", received, have.CreditsPosted},
+			{"credits pending", coming, have.CreditsPending},
 		} {
 			if s.want.String() != s.have.String() {
 				t.Fatalf("%s: %s %v, model %v", a.Name, s.name, s.have, s.want)
