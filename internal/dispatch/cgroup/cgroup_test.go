@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 	"github.com/maxwell-hypervisor/maxwell/market"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -372,4 +375,124 @@ func TestHardCaps(t *testing.T) {
 		}
 		end(t, g, p)
 	})
+}
+
+// Without a cgroup2 mount the v1 freezer is the identity: it stops, it counts
+// (cpuacct), and a kill is a sweep.
+func TestMachineWithoutCgroup2(t *testing.T) {
+	e := machineAs(t, Config{hideV2: true})
+	g := group(t, e, 0, dispatch.Limits{Pids: 50})
+	if g.unified != "" || g.Placement().Cgroup != "" || e.DeathFD() >= 0 {
+		t.Fatalf("placement %+v, want v1 only", g.Placement())
+	}
+	p := process(t, g, "sh", "-c", "(setsid sh -c 'while :; do :; done' &) ; while :; do sleep 0.01; done")
+	if !until(5*time.Second, func() bool { return used(t, g) > 20e6 }) {
+		t.Fatal("nothing is counted")
+	}
+	if populated, err := g.Populated(); err != nil || !populated {
+		t.Errorf("populated %v, %v", populated, err)
+	}
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if !until(time.Second, func() bool { return frozen(t, g) }) {
+		t.Error("not frozen")
+	}
+	if _, err := launch.Start(launch.Spec{Args: hog}, g.Placement()); !errors.Is(err, launch.ErrFrozen) {
+		t.Errorf("start into a frozen group: %v", err)
+	}
+	end(t, g, p) // a frozen v1 tree is killed and thawed
+}
+
+func TestGroupsThatAreGoneSayClosed(t *testing.T) {
+	e := machine(t, 0)
+	g := group(t, e, 0, dispatch.Limits{})
+	if _, err := e.Open(0, "again", dispatch.Limits{}); err == nil {
+		t.Error("a slot was given twice")
+	}
+	p := process(t, g, "sleep", "60")
+	if err := g.Remove(); !errors.Is(err, dispatch.ErrPopulated) {
+		t.Errorf("remove of a populated group: %v", err)
+	}
+	end(t, g, p)
+	for name, err := range map[string]error{
+		"freeze": g.Freeze(), "thaw": g.Thaw(), "lane": g.Lane(true), "kill": g.Kill(), "remove": g.Remove(),
+	} {
+		if !errors.Is(err, dispatch.ErrClosed) {
+			t.Errorf("%s of a removed group: %v, want closed", name, err)
+		}
+	}
+	if err := e.Apply(50*time.Millisecond, []dispatch.Share{{Class: uint8(market.Served), Granted: 1}}); err != nil {
+		t.Errorf("a share of a removed group: %v", err)
+	}
+	if err := group(t, e, 0, dispatch.Limits{}).Remove(); err != nil {
+		t.Errorf("the slot and the name are not free again: %v", err)
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := e.Open(1, "late", dispatch.Limits{}); !errors.Is(err, dispatch.ErrClosed) {
+		t.Errorf("open after close: %v", err)
+	}
+}
+
+// The market weighs no more than its neighbour, and what it sells is capped.
+func TestMarketWeighsAsMuchAsANeighbour(t *testing.T) {
+	online := onlineCPUs()
+	e := machine(t, unit.MilliCores(online)*500)
+	root := e.roots[e.plan.find(host.CPU)]
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(root.Dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	if root.V2 {
+		if w, q := read("cpu.weight"), read("cpu.max"); w != "100" || q != fmt.Sprintf("%d 20000", online*10000) {
+			t.Errorf("weight %s, quota %s", w, q)
+		}
+		return
+	}
+	if w, q := read("cpu.shares"), read("cpu.cfs_quota_us"); w != fmt.Sprint(online*512) || q != fmt.Sprint(online*10000) {
+		t.Errorf("shares %s, quota %s", w, q)
+	}
+}
+
+// Two markets may stand side by side; the parent gets back what it had when
+// the last of them goes.
+func TestParentGetsItsControllersBack(t *testing.T) {
+	roots := realRoots(t)
+	layout, err := host.Discover(roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if layout.V2.Mount == "" {
+		hosttest.Skip(t, host.FeatureCgroupCreate, "no cgroup2 mount")
+	}
+	read := func() string {
+		list, err := controllers(filepath.Join(layout.V2.Mount, subtreeControl))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(list, " ")
+	}
+	before := read()
+	first, second := machine(t, 0), machine(t, 0)
+	if first.name == second.name {
+		t.Errorf("two markets are called %s", first.name)
+	}
+	during := read()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if read() != during {
+		t.Errorf("the first took %q away from the second, %q is left", during, read())
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if read() != before {
+		t.Errorf("controllers were %q and are %q", before, read())
+	}
 }

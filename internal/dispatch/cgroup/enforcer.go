@@ -38,6 +38,8 @@ type Config struct {
 	Mode        string          // ModeKill (the default) or ModeThaw
 	Cores       unit.MilliCores // cores sold; 0 or all of them means the whole machine
 	Descriptors int             // that others keep open for each workload (the file meter)
+
+	hideV2 bool // tests: as on a machine without a cgroup2 mount
 }
 
 // Enforcer is the market's directories and the groups below them.
@@ -72,6 +74,9 @@ func Open(cfg Config, roots host.Roots) (e *Enforcer, err error) {
 	layout, err := host.Discover(roots)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.hideV2 {
+		layout.V2, layout.Offered = host.Hierarchy{}, nil
 	}
 	processor, err := host.ReadProcessor(roots)
 	if err != nil {
@@ -167,6 +172,9 @@ func (e *Enforcer) abandon() error {
 			err = r.restore()
 		}
 		errs = append(errs, err, r.lock.Close())
+		if e.plan.places[i].leaf {
+			leaveLeaf(e.plan.places[i].parent)
+		}
 	}
 	e.roots = nil
 	return errors.Join(errs...)

@@ -38,18 +38,26 @@ func TestMain(m *testing.M) {
 		}
 	case "owner":
 		playOwner()
+	case "delegate":
+		playDelegate()
 	}
 }
 
 // machine opens a market on the machine, or skips.
 func machine(t testing.TB, cores unit.MilliCores) *Enforcer {
 	t.Helper()
+	return machineAs(t, Config{Cores: cores})
+}
+
+func machineAs(t testing.TB, cfg Config) *Enforcer {
+	t.Helper()
+	cfg.Name = testName()
 	roots, err := host.Open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = roots.Close() })
-	e, err := Open(Config{Name: testName(), Cores: cores}, roots)
+	e, err := Open(cfg, roots)
 	if u, ok := errors.AsType[*host.Unavailable](err); ok {
 		hosttest.Skip(t, u.Feature, u.Reason)
 	}

@@ -118,6 +118,15 @@ func moveToLeaf(parent string) error {
 	return nil
 }
 
+// leaveLeaf moves this process back and removes the leaf, as far as that is
+// possible: while the watchdog is in it, or another market still passes
+// controllers, it stays until the scope ends.
+func leaveLeaf(parent string) {
+	if host.WriteOnce(filepath.Join(parent, "cgroup.procs"), "0") == nil {
+		_ = unix.Rmdir(filepath.Join(parent, leafName))
+	}
+}
+
 // note stores the added controllers on the directory.
 func (r *rooted) note() error {
 	if len(r.Added) == 0 {
