@@ -29,6 +29,8 @@ func (s *bitmap) unset(b Bucket) {
 	}
 }
 
+func (s *bitmap) has(b Bucket) bool { return s.words[uint(b)>>6]>>(uint(b)&63)&1 != 0 }
+
 // atOrBelow returns the highest bucket of the set that is not above b, or -1.
 func (s *bitmap) atOrBelow(b Bucket) Bucket {
 	if b < 0 {
@@ -60,10 +62,13 @@ const (
 // most the cache lines of the order and of its neighbours.
 type resting struct {
 	quantity   unit.CoreTime
-	prev, next int32 // in the same bucket; around the end: head.prev is the tail
+	prev, next int32 // in the same bucket, none at the ends
 	bucket     Bucket
 	_          int32
 }
+
+// ends of a bucket's list; without meaning while the bucket is empty.
+type ends struct{ first, last int32 }
 
 // Ladder is the book of standing orders by score. Every operation on one order
 // is O(1) and allocates nothing once the slab of its slot exists. Equal scores
@@ -71,7 +76,7 @@ type resting struct {
 // It is not safe for concurrent use.
 type Ladder struct {
 	book   bitmap
-	head   [Buckets]int32 // 1 + slot, so that zero is an empty bucket
+	ends   [Buckets]ends
 	depth  [Buckets]unit.CoreTime
 	blocks [Buckets / 64]unit.CoreTime // depth per 64 buckets
 	total  unit.CoreTime
@@ -129,7 +134,7 @@ func (l *Ladder) Set(slot int32, b Bucket, q unit.CoreTime) {
 		return
 	}
 	if o.bucket >= 0 {
-		l.unlink(slot, o)
+		l.unlink(o)
 	}
 	o.bucket, o.quantity = b, q
 	l.link(slot, o)
@@ -138,7 +143,7 @@ func (l *Ladder) Set(slot int32, b Bucket, q unit.CoreTime) {
 // Remove takes the order of slot out of the book, if there is one.
 func (l *Ladder) Remove(slot int32) {
 	if o := l.find(slot); o != nil {
-		l.unlink(slot, o)
+		l.unlink(o)
 		o.bucket = -1
 	}
 }
@@ -146,33 +151,35 @@ func (l *Ladder) Remove(slot int32) {
 // link puts o at the tail of its bucket.
 func (l *Ladder) link(slot int32, o *resting) {
 	b := o.bucket
-	if first := l.head[b] - 1; first == none {
-		l.head[b] = slot + 1
-		o.prev, o.next = slot, slot
-		l.book.set(b)
+	end := &l.ends[b]
+	o.prev, o.next = none, none
+	if l.book.has(b) {
+		o.prev = end.last
+		l.at(end.last).next = slot
 	} else {
-		h := l.at(first)
-		last := h.prev
-		o.prev, o.next = last, first
-		l.at(last).next = slot
-		h.prev = slot
+		l.book.set(b)
+		end.first = slot
 	}
+	end.last = slot
 	l.deepen(b, o.quantity)
 	l.orders++
 }
 
-func (l *Ladder) unlink(slot int32, o *resting) {
+func (l *Ladder) unlink(o *resting) {
 	b := o.bucket
-	switch {
-	case o.next == slot:
-		l.head[b] = 0
-		l.book.unset(b)
-	default:
+	end := &l.ends[b]
+	if o.prev == none {
+		end.first = o.next
+	} else {
 		l.at(o.prev).next = o.next
+	}
+	if o.next == none {
+		end.last = o.prev
+	} else {
 		l.at(o.next).prev = o.prev
-		if l.head[b] == slot+1 {
-			l.head[b] = o.next + 1
-		}
+	}
+	if o.prev == none && o.next == none {
+		l.book.unset(b)
 	}
 	l.deepen(b, -o.quantity)
 	l.orders--
@@ -229,7 +236,10 @@ func (l *Ladder) Below(b Bucket) (Bucket, bool) {
 
 // First returns the order that has rested longest in bucket b.
 func (l *Ladder) First(b Bucket) (slot int32, ok bool) {
-	return l.head[b] - 1, l.head[b] != 0
+	if !l.book.has(b) {
+		return none, false
+	}
+	return l.ends[b].first, true
 }
 
 // Clear returns the bucket in which supply runs out and what is left for it:
@@ -255,15 +265,12 @@ func (l *Ladder) Clear(supply unit.CoreTime) (b Bucket, left unit.CoreTime, rati
 // change meanwhile.
 func (l *Ladder) Orders(b Bucket) iter.Seq2[int32, unit.CoreTime] {
 	return func(yield func(int32, unit.CoreTime) bool) {
-		first := l.head[b] - 1
-		for slot := first; slot != none; {
+		for slot, ok := l.First(b); ok; {
 			o := l.at(slot)
 			if !yield(slot, o.quantity) {
 				return
 			}
-			if slot = o.next; slot == first {
-				return
-			}
+			slot, ok = o.next, o.next != none
 		}
 	}
 }
