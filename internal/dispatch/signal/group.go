@@ -44,7 +44,7 @@ type Group struct {
 
 // killPatience is how long a shim may take to end its tree in good order,
 // with everybody's last charges, before it is killed itself.
-const killPatience = 200 * time.Millisecond
+const killPatience = 500 * time.Millisecond
 
 func openGroup(slot int, name, path string, l dispatch.Limits, p dispatch.Placement) (*Group, error) {
 	if l.Memory < 0 || l.Pids < 0 || l.Cores < 0 {
@@ -103,7 +103,7 @@ func (g *Group) Signal(sig syscall.Signal) error {
 }
 
 // Kill ends the tree: the shim kills it and reports the last charges. One that
-// has not done so after 200 ms is killed itself by the next call of Kill or
+// has not done so after 500 ms is killed itself by the next call of Kill or
 // Populated, and the kernel ends a namespace with it.
 func (g *Group) Kill() error {
 	g.mu.Lock()
@@ -179,9 +179,10 @@ func (g *Group) populatedLocked() bool {
 	return !g.gone
 }
 
-// escalateLocked kills a shim that was told to end its tree and does not.
+// escalateLocked kills a shim that was told to end its tree and does not. Where
+// there is no namespace that would set the tree free.
 func (g *Group) escalateLocked() {
-	if !g.killed.IsZero() && time.Since(g.killed) > killPatience && g.pidfd >= 0 {
+	if g.last.Flags&reportSwept == 0 && !g.killed.IsZero() && time.Since(g.killed) > killPatience && g.pidfd >= 0 {
 		_ = unix.PidfdSendSignal(g.pidfd, unix.SIGKILL, nil, 0) // ESRCH: it is dead
 	}
 }

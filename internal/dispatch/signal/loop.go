@@ -23,7 +23,23 @@ const (
 	killTick   = 2 * time.Millisecond   // while the tree dies
 	sweepLimit = 2 * time.Second        // without a namespace: then name what is left and go
 	lookShare  = 20                     // looking for stopped processes takes at most 1/20 of a core
+	readShare  = 100                    // reading the tree takes 1/100; a big tree is read less often
 )
+
+// lookMost is the most processes that are looked at before they are stopped. In
+// a storm each may have a share of the processor as large as the shim's (the
+// kernel groups by session), so the shim must need little and stop first.
+const lookMost = 64
+
+// threadTime is the processor time of this thread, which is all of the shim's
+// that matters.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
 
 // shim is one thread that waits for orders, requests, edges of its window and
 // deaths, in one poll.
@@ -50,8 +66,9 @@ type shim struct {
 	empty    bool  // no child is left
 	dying    unit.Instant
 	lookedAt unit.Instant
-	lookCost unit.Instant
+	lookCost time.Duration
 	polled   unit.Instant
+	readCost time.Duration
 	lossSeen unit.Instant // when processor time was lost last
 	loss     int64
 }
@@ -112,11 +129,12 @@ func (s *shim) turn(run bool, t unit.Instant) {
 		s.running, s.since = true, t
 		return
 	}
-	look := t-s.lookedAt >= lookShare*s.lookCost
+	look := len(s.tree.live) <= lookMost && t.Sub(s.lookedAt) >= lookShare*s.lookCost
+	spent := threadTime()
 	_ = s.hold.stop(look)
 	stopped := now()
 	if look {
-		s.lookedAt, s.lookCost = stopped, stopped-t
+		s.lookedAt, s.lookCost = stopped, threadTime()-spent
 	}
 	s.allowed += int64(stopped - s.since)
 	s.running, s.since = false, stopped
@@ -342,8 +360,9 @@ func (s *shim) report(seq, flags uint32) {
 		CPU: u.CPU, Wait: u.Wait, Allowed: s.allowed, Memory: u.Resident, PeakMemory: s.peak,
 	}
 	s.runnable = 0
-	if s.running {
-		r.Allowed += int64(now() - s.since)
+	t := now()
+	if r.At = int64(t); s.running {
+		r.Allowed += int64(t - s.since)
 	}
 	if errors.Is(send(s.control, r.encode()), io.EOF) {
 		s.control = -1
@@ -353,7 +372,12 @@ func (s *shim) report(seq, flags uint32) {
 
 // measure reads the tree and looks at its caps.
 func (s *shim) measure() usage {
+	if s.running && !s.ended && now().Sub(s.polled) < readShare*s.readCost {
+		return s.tree.last
+	}
+	spent := threadTime()
 	u, err := s.tree.read()
+	s.readCost = threadTime() - spent
 	if err != nil {
 		return u // the last one; the list of processes is readable next time
 	}

@@ -44,6 +44,9 @@ func (p *pace) settle(cpu, allowed int64, period time.Duration, cores int) {
 // window is how long the tree may run in the coming period.
 func (p *pace) window(granted unit.CoreTime, period time.Duration) time.Duration {
 	p.granted = granted
+	if granted <= 0 {
+		return 0 // outbid is outbid, whatever is owed from before
+	}
 	width := p.width
 	if width == 0 {
 		width = 1 // not seen yet: a single thread

@@ -169,7 +169,10 @@ func (s *shim) start(set setup, command []string) error {
 func (s *shim) leaveGroup() {
 	own := unix.Getpgrp()
 	parents, err := unix.Getpgid(os.Getppid())
-	if err == nil && unix.Setpgid(0, parents) == nil {
+	if err != nil || parents <= 0 || unix.Setpgid(0, parents) != nil {
+		return // 0: a group outside of our namespace, which cannot be joined
+	}
+	if unix.Getpgrp() != own {
 		s.hold.group = own
 	}
 }

@@ -61,6 +61,7 @@ type report struct {
 	Unheld     int32 // best effort only: processes that could not be stopped or killed
 	Oom        int32 // times the memory cap was passed
 	Refused    int64 // readings that found the tree at its process cap
+	At         int64 // the shim's monotonic clock, ns
 	CPU        int64 // ns of one core
 	Wait       int64 // ns runnable and waiting
 	Allowed    int64 // ns in which the tree was not stopped by us
@@ -101,7 +102,7 @@ func decodeReport(b []byte) (report, error) {
 	}
 	for _, v := range []int64{
 		int64(r.Runnable), int64(r.Processes), int64(r.Threads), int64(r.Unheld), int64(r.Oom),
-		r.Refused, r.CPU, r.Wait, r.Allowed, r.Memory, r.PeakMemory,
+		r.Refused, r.At, r.CPU, r.Wait, r.Allowed, r.Memory, r.PeakMemory,
 	} {
 		if v < 0 {
 			return report{}, errWire
