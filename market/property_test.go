@@ -335,6 +335,46 @@ func TestP8OrderIndependence(t *testing.T) {
 	})
 }
 
+// TestP9NoOverdraft: a wallet pays for an epoch at most what it had, plus, if
+// the price it pays has risen above what it had to back (twice the last spot),
+// the difference for what it used above its floor. The difference is rent, and
+// never more than the bid allows: who pays it is settled in the demon.
+func TestP9NoOverdraft(t *testing.T) {
+	t.Parallel()
+	m := New(Config{})
+	rapid.Check(t, func(t *rapid.T) {
+		e, players := drawMarket(t, false)
+		m.anew()
+		for i := range players {
+			players[i].Balance = unit.Credits(rapid.Int64Range(0, 3_000_000).Draw(t, "balance"))
+		}
+		for range rapid.IntRange(1, 5).Draw(t, "epochs") {
+			p := play(m, e, players)
+			for i := range players {
+				pl := &players[i]
+				used, above := p.uses[i].Used, p.uses[i].Used-min(p.uses[i].Used, p.allocs[i].Floor)
+				pay := sumOf(mul(pl.Reserve, used), p.rentOf(i))
+				allowed := mul(1_000_000_000, unit.CoreTime(pl.Balance))
+				backed := max(pl.Reserve, min(pl.Bid, 2*e.Spot))
+				if excess := new(big.Int).Sub(p.rentOf(i), mul(backed-pl.Reserve, above)); excess.Sign() > 0 {
+					if excess.Cmp(mul(max(0, pl.Bid-backed), above)) > 0 {
+						t.Fatalf("player %d owes %v above what it backed, its bid allows %v", i, excess, mul(pl.Bid-backed, above))
+					}
+					allowed.Add(allowed, excess)
+				}
+				if pay.Cmp(allowed) > 0 {
+					t.Fatalf("player %d with %d owes %v nanocredits: %+v, %+v", i, pl.Balance, pay, p.allocs[i], p.uses[i])
+				}
+				pay.Div(pay, big64(1_000_000_000))
+				pl.Balance = max(0, pl.Balance-unit.Credits(pay.Int64()))
+				pl.Solvent = pl.Balance > 0
+			}
+			e.Spot = p.out.Spot
+			e.Offset += golden
+		}
+	})
+}
+
 // TestP11Welfare: with the floor given, what the ranking delivers is worth at
 // least 98.9 % of the best possible (values are raw, so buckets hide some).
 func TestP11Welfare(t *testing.T) {
