@@ -132,12 +132,10 @@ func TestReadDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// TestCostPerEvent reports what each program takes per event, by the kernel's
+// checkCostPerEvent reports what each program takes per event, by the kernel's
 // own statistics (which add some 50 ns to each), under a load of wake-ups and
 // forks. It fails only if a program saw no event.
-func TestCostPerEvent(t *testing.T) {
-	w := newWorld(t)
-	k := openKernel(t, w, 4)
+func checkCostPerEvent(t *testing.T, w *world, k *kernel) {
 	w.waiting(k)
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
 	if err != nil {

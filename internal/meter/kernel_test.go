@@ -35,6 +35,40 @@ func (w *world) waiting(k *kernel) {
 	}
 }
 
+// TestKernel runs the checks that need the BPF meter and real processes, all
+// with one meter: loading is the slow part.
+func TestKernel(t *testing.T) {
+	w := newWorld(t)
+	k := openKernel(t, w, 64)
+	for _, c := range []struct {
+		name  string
+		check func(*testing.T, *world, *kernel)
+	}{
+		{"RunEqualsCPUStat", checkRunEqualsCPUStat},
+		{"WaitTwoSpinnersOnOneCPU", checkWaitTwoSpinnersOnOneCPU},
+		{"WaitOfTheStarved", checkWaitOfTheStarved},
+		{"WaitOfManyThreads", checkWaitOfManyThreads},
+		{"WaitOfSleepersStoppedAndFrozen", checkWaitOfSleepersStoppedAndFrozen},
+		{"WaitAcrossCPUs", checkWaitAcrossCPUs},
+		{"MoveBetweenWallets", checkMoveBetweenWallets},
+		{"CrowdSurvivesChaos", checkCrowdSurvivesChaos},
+		{"DescendantsAreCharged", checkDescendantsAreCharged},
+		{"SystemAndSelf", checkSystemAndSelf},
+		{"CostPerEvent", checkCostPerEvent},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Cleanup(func() {
+				for len(k.live) > 0 {
+					if _, err := k.Remove(int(k.live[0])); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			c.check(t, w.in(t), k)
+		})
+	}
+}
+
 // exact compares a final sample with the kernel's own count, in microseconds
 // as cpu.stat has them.
 func exact(t testing.TB, have Sample, dir string) {
@@ -65,9 +99,7 @@ wait`, 2*n, n/2, n/50)
 // long reports whether tests may take minutes.
 func long() bool { return os.Getenv("MAXWELL_LONG") != "" }
 
-func TestRunEqualsCPUStat(t *testing.T) {
-	w := newWorld(t)
-	k := openKernel(t, w, 16)
+func checkRunEqualsCPUStat(t *testing.T, w *world, k *kernel) {
 	t.Run("spin", func(t *testing.T) {
 		g := w.group("spin")
 		if err := k.Add(3, g); err != nil {
@@ -91,7 +123,7 @@ func TestRunEqualsCPUStat(t *testing.T) {
 		if err := k.Add(3, g); err != nil {
 			t.Fatal(err)
 		}
-		n := 100
+		n := 50
 		if long() {
 			n = 960
 		}

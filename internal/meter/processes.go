@@ -3,6 +3,7 @@ package meter
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -69,13 +70,14 @@ type member struct {
 	clock  unit.CoreTime // its own time, dead threads included
 	swept  unit.CoreTime // clock at the last sweep, when it was surely this process
 	buried unit.CoreTime // totals of children seen dying
+	waited unit.CoreTime // kernel's sum of children waited for, see look
 	wait   unit.CoreTime // of its first thread
 }
 
 // total is what a member and its dead children used at least. The kernel's sum
 // of children waited for and our own of children seen dying count the same
 // children: the larger holds.
-func (m *member) total() unit.CoreTime { return m.clock + max(m.buried, m.stat.waited) }
+func (m *member) total() unit.CoreTime { return m.clock + max(m.buried, m.waited) }
 
 const defaultSweep = 200 * time.Millisecond
 
@@ -293,6 +295,9 @@ func (p *processes) look() error {
 		if m == nil {
 			continue
 		}
+		// One sweep late: a child that was read as alive a moment before may
+		// be in this sum already, and would count twice.
+		m.waited = m.stat.waited
 		m.stat = stat
 		m.tick(pid)
 		m.swept = m.clock
@@ -304,23 +309,20 @@ func (p *processes) look() error {
 	return nil
 }
 
-// bury passes the totals of dead members on to their parents.
+// bury passes the totals of dead members on to their parents, children first:
+// a parent that died in the same sweep may have waited for them, and then they
+// are in what its own parent, or the launcher, learns of it.
 func (p *processes) bury(all map[int]processStat) {
-	for pid, m := range p.members {
-		stat, alive := all[pid]
-		if alive && stat.start == m.stat.start {
-			continue
-		}
-		if alive {
-			// Another process has the number by now; since the last sweep the
-			// clock may have been that one's.
-			m.clock = m.swept
-		}
-		delete(p.members, pid)
+	dead := p.dead(all)
+	slices.SortFunc(dead, func(a, b grave) int { return b.depth - a.depth })
+	for _, g := range dead {
+		m := g.member
+		delete(p.members, m.stat.pid)
+		m.waited = m.stat.waited // all who are in it are buried by now
 		t := &p.slots[m.slot]
 		t.wait += m.wait
 		switch parent := p.members[m.stat.parent]; {
-		case pid == t.root:
+		case m.stat.pid == t.root:
 			t.ended = max(t.ended, m.total())
 		case parent != nil && parent.slot == m.slot:
 			parent.buried += m.total()
@@ -338,6 +340,36 @@ func (p *processes) bury(all map[int]processStat) {
 			delete(p.leads, id)
 		}
 	}
+}
+
+// grave is a dead member and the number of its ancestors that died with it.
+type grave struct {
+	member *member
+	depth  int
+}
+
+func (p *processes) dead(all map[int]processStat) []grave {
+	gone := func(m *member) bool {
+		stat, alive := all[m.stat.pid]
+		return !alive || stat.start != m.stat.start
+	}
+	var list []grave
+	for pid, m := range p.members {
+		if !gone(m) {
+			continue
+		}
+		if _, reused := all[pid]; reused {
+			// Another process has the number by now; since the last sweep the
+			// clock may have been that one's.
+			m.clock = m.swept
+		}
+		depth := 0
+		for up := p.members[m.stat.parent]; up != nil && gone(up) && depth < len(p.members); depth++ {
+			up = p.members[up.stat.parent]
+		}
+		list = append(list, grave{m, depth})
+	}
+	return list
 }
 
 // adopt makes a process a member if an ancestor is one, or if a member leads

@@ -33,7 +33,6 @@ func roots(t testing.TB) host.Roots {
 type world struct {
 	t      testing.TB
 	parent host.CgroupRef
-	dirs   []string
 }
 
 func newWorld(t testing.TB, v1 ...host.Controller) *world {
@@ -60,6 +59,9 @@ func newWorld(t testing.TB, v1 ...host.Controller) *world {
 	}
 	return w
 }
+
+// in is the same world for a sub-test, which cleans up what it makes.
+func (w *world) in(t testing.TB) *world { return &world{t: t, parent: w.parent} }
 
 func (w *world) mkdir(dir string) {
 	w.t.Helper()

@@ -51,7 +51,7 @@
  * that carries no ticket gets one at its next tick, which heals whatever
  * happened before the meter was loaded.
  *
- * Cost per event: see the report of TestCostPerEvent.
+ * Cost per event: the check CostPerEvent of TestKernel reports it.
  */
 #include "kern.h"
 #include "intf.h"
