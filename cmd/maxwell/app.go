@@ -103,7 +103,7 @@ func usagef(format string, args ...any) error {
 // execute runs one command line and returns the exit code.
 func (a *app) execute(args []string) int {
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // never nil: cobra would read os.Args
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
@@ -145,7 +145,11 @@ func flagError(cmd *cobra.Command, err error) error {
 		if near := fleet.Nearest(name, known); near != "" {
 			return usagef("%s: unknown flag --%s; did you mean --%s?", cmd.Name(), name, near)
 		}
-		return usagef("%s: unknown flag %q; see maxwell %s --help", cmd.Name(), name, cmd.Name())
+		dashes := "--"
+		if e.GetSpecifiedShortnames() != "" {
+			dashes = "-"
+		}
+		return usagef("%s: unknown flag %s%s; see %s --help", cmd.Name(), dashes, name, cmd.CommandPath())
 	}
 	return usagef("%s: %v", cmd.Name(), err)
 }

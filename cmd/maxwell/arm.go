@@ -57,6 +57,7 @@ type contest struct {
 	program string // this binary
 	leeches int
 	cpu     int
+	share   unit.PPM // of the core that the machine leaves to the fleet, last seen
 	roots   host.Roots
 	sensor  sensor.Sensor
 	began   time.Time

@@ -23,6 +23,7 @@ type priced struct {
 	enforce string
 	bid     unit.Price
 	income  unit.Credits
+	share   unit.PPM // of the core that the machine leaves to the fleet
 
 	market      session
 	endowment   unit.Credits
@@ -41,13 +42,15 @@ type priced struct {
 // the crowded price: long enough to compete, short enough to die in any run.
 const shareTime = 2 * time.Second
 
-// endow sizes the endowment from the market's base price: an equal share of
-// the core for shareTime at the bid, on top of the deposit that the market
-// locks, and never below what it admits (twice the deposit).
-func endow(base unit.Rate, bid unit.Price, fleetSize int, deposit unit.Credits) unit.Credits {
+// endow sizes the endowment from the market's base price: an equal share, for
+// shareTime at the price of the bid, of what the core leaves to the fleet, on
+// top of the deposit that the market locks, and never below what it admits
+// (twice the deposit). The deposit does not grow with spot here: it bounds rent
+// by a doubling of spot, and the bid is at most twice the base price.
+func endow(base unit.Rate, bid unit.Price, fleetSize int, share unit.PPM, deposit unit.Credits) unit.Credits {
 	crowded := unit.MulDivCeil(int64(base), int64(bid), 1000)
-	share := unit.MulDivCeil(crowded, int64(shareTime), int64(time.Second)*int64(fleetSize))
-	return max(deposit+unit.Credits(share), 2*deposit)
+	whole := unit.MulDivCeil(crowded, int64(shareTime), int64(time.Second)*int64(fleetSize))
+	return max(deposit+unit.Credits(unit.MulDivCeil(whole, int64(share), int64(unit.One))), 2*deposit)
 }
 
 func (p *priced) Start(ctx context.Context) error {
@@ -84,7 +87,7 @@ func (p *priced) Start(ctx context.Context) error {
 func (p *priced) size(ctx context.Context, base unit.Rate) (unit.Credits, error) {
 	trial := fleet.New("trial", p.command("hash")...)
 	trial.Bid.Price = p.bid
-	trial.Budget = 100 * endow(base, p.bid, 1, 0)
+	trial.Budget = 100 * endow(base, p.bid, 1, unit.One, 0)
 	j, err := p.job(&trial, "--units", "1")
 	if err != nil {
 		return 0, err
@@ -116,9 +119,7 @@ func (p *priced) size(ctx context.Context, base unit.Rate) (unit.Credits, error)
 	if deposit <= 0 {
 		return 0, errors.New("the market names no deposit; the experiment cannot size its endowments")
 	}
-	// Spot is higher when the fleet competes, and the deposit with it: it
-	// bounds rent by a doubling of spot, so by at most the bid.
-	return endow(base, p.bid, p.leeches+1, deposit+unit.Credits(unit.MulDivCeil(int64(deposit), int64(p.bid)-1000, 1000))), nil
+	return endow(base, p.bid, p.leeches+1, p.share, deposit), nil
 }
 
 func (p *priced) job(w *fleet.Workload, more ...string) (job, error) {

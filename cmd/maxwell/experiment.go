@@ -123,7 +123,7 @@ func (a *app) scientistLeech(spec *experimentSpec) error {
 func (a *app) round(ctx context.Context, c *contest, spec *experimentSpec, plan *report.Plan, i int) (report.Round, error) {
 	var r report.Round
 	quota := &plain{contest: c, quota: true}
-	market := &priced{contest: c, join: a.join, enforce: spec.enforce, bid: plan.Bid, income: incomePerUnit}
+	market := &priced{contest: c, join: a.join, enforce: spec.enforce, bid: plan.Bid, income: incomePerUnit, share: c.share}
 	arms := []struct {
 		name string
 		arm  arm
@@ -142,6 +142,9 @@ func (a *app) round(ctx context.Context, c *contest, spec *experimentSpec, plan 
 			return r, fmt.Errorf("round %d, %s: %w", i+1, arm.name, err)
 		}
 		*arm.into = result.Tally
+		if arm.name == "stock" {
+			c.share = left(result.CPU, spec.length)
+		}
 		if arm.arm == market {
 			r.After, r.NoAfter, r.DiedAt = result.after, result.noAfter, result.diedAt
 		}
@@ -149,6 +152,13 @@ func (a *app) round(ctx context.Context, c *contest, spec *experimentSpec, plan 
 	plan.Quota, plan.Enforcement = quota.method(), market.enforcement
 	plan.Endowment, plan.Modelled, plan.Sigma = market.endowment, market.modelled, market.sigma
 	return r, nil
+}
+
+// left is the share of the core that other programs on this machine left to
+// the fleet. On a loaded machine money lasts longer, so there is less of it.
+func left(cpu unit.CoreTime, length time.Duration) unit.PPM {
+	const least = unit.One / 10
+	return max(least, min(unit.One, unit.PPM(unit.MulDiv(int64(max(cpu, 0)), int64(unit.One), int64(length)))))
 }
 
 func (a *app) progress(spec *experimentSpec, format string, args ...any) {
@@ -166,7 +176,7 @@ func (a *app) newContest(leeches int) (*contest, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contest{program: program, leeches: leeches, cpu: cpu, began: time.Now(), environ: a.environ()}
+	c := &contest{share: unit.One, program: program, leeches: leeches, cpu: cpu, began: time.Now(), environ: a.environ()}
 	if c.roots, err = host.Open(); err != nil {
 		return nil, err
 	}

@@ -141,6 +141,9 @@ func (a *app) up(spec *upSpec) error {
 		r.screen = &report.Screen{W: a.out, Width: width, Height: height}
 	}
 	stopped, err := r.live(ctx, signals)
+	if err == nil {
+		err = r.stop(ctx, signals)
+	}
 	return r.close(ctx, stopped, err)
 }
 
@@ -193,6 +196,39 @@ func (r *fleetRun) live(ctx context.Context, signals <-chan os.Signal) (syscall.
 		}
 	}
 	return 0, nil
+}
+
+// stopPatience bounds the wait for an orderly end: the dying lane is 250 ms;
+// what is left is ended by leaving the market.
+const stopPatience = 2 * time.Second
+
+// stop ends what still runs in order: SIGTERM, a moment that is paid for, then
+// SIGKILL. A second signal ends the wait.
+func (r *fleetRun) stop(ctx context.Context, signals <-chan os.Signal) error {
+	if len(r.alive) == 0 {
+		return nil
+	}
+	if err := r.market.Stop(ctx, "", false); err != nil {
+		return err
+	}
+	patience := time.After(stopPatience)
+	events := r.market.Events()
+	for len(r.alive) > 0 {
+		select {
+		case e, open := <-events:
+			if !open {
+				return nil // leaving says why
+			}
+			if e.GetKind() == "dead" {
+				delete(r.alive, e.GetWorkload())
+			}
+		case <-signals:
+			return nil
+		case <-patience:
+			return nil
+		}
+	}
+	return nil
 }
 
 // suspend is ^Z: everything of this fleet stops, then this program.
