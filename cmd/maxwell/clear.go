@@ -134,6 +134,9 @@ func clearBook(b *book) clearing {
 			Payment: payment(orders[i].Reserve, uses[i].Used, rents[i]),
 			Refusal: refusals[allocations[i].Refusal],
 		}
+		if orders[i].Demand > 0 && allocations[i].Time == orders[i].Demand {
+			out.Allocations[i].Refusal = "" // it shared the marginal bucket, and there was enough for all of it
+		}
 	}
 	return out
 }
