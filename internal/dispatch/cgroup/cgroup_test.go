@@ -6,11 +6,15 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
@@ -37,9 +41,9 @@ func TestSharesFollowGrantsOnOneProcessor(t *testing.T) {
 	rich := &bidder{group: group(t, e, 0, dispatch.Limits{}), class: market.Margin, granted: 0.75, threads: 1}
 	poor := &bidder{group: group(t, e, 1, dispatch.Limits{}), class: market.Margin, granted: 0.25, threads: 1}
 	p, q := process(t, rich.group, hog...), process(t, poor.group, hog...)
-	span, points := shareTime()
+	enough, points := shareTime()
 	both := []*bidder{rich, poor}
-	within(t, drive(t, e, span, both), both, []float64{75, 25}, points)
+	within(t, drive(t, e, enough, both), both, []float64{75, 25}, points)
 	end(t, rich.group, p)
 	end(t, poor.group, q)
 }
@@ -54,9 +58,9 @@ func TestSpareTimeGoesToTheNextScore(t *testing.T) {
 	loser := &bidder{group: group(t, e, 2, dispatch.Limits{}), class: market.Loser, tier: 1, threads: 1}
 	p := process(t, served.group, "sh", "-c", "while :; do i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 0.02; done")
 	q, r := process(t, margin.group, hog...), process(t, loser.group, hog...)
-	span, _ := shareTime()
+	enough, _ := shareTime()
 	all := []*bidder{served, margin, loser}
-	sum := drive(t, e, span, all)
+	sum := drive(t, e, enough, all)
 	for _, b := range all {
 		t.Logf("%s: %.1f %%", b.group.name, 100*float64(b.total)/float64(sum))
 	}
@@ -77,9 +81,9 @@ func TestLosersGetTheirFloorAndNoMore(t *testing.T) {
 	floor := &bidder{group: group(t, e, 1, dispatch.Limits{}), class: market.Loser, tier: 3, granted: 0.02, threads: 1}
 	none := &bidder{group: group(t, e, 2, dispatch.Limits{}), class: market.Loser, tier: 3, threads: 1}
 	p, q, r := process(t, winner.group, hog...), process(t, floor.group, hog...), process(t, none.group, hog...)
-	span, _ := shareTime()
+	enough, _ := shareTime()
 	all := []*bidder{winner, floor, none}
-	sum := drive(t, e, span, all)
+	sum := drive(t, e, enough, all)
 	for _, b := range all {
 		t.Logf("%s: %.2f %%", b.group.name, 100*float64(b.total)/float64(sum))
 	}
@@ -103,7 +107,7 @@ func TestFreezeStopsAll(t *testing.T) {
 	g := group(t, e, 0, dispatch.Limits{})
 	p := process(t, g, "sh", "-c", "(while :; do :; done) & while :; do :; done")
 	running := func() bool { return used(t, g) > 20e6 }
-	if !until(5*time.Second, running) {
+	if !until(20*time.Second, running) {
 		t.Fatal("the tree does not run")
 	}
 	if err := g.Freeze(); err != nil {
@@ -112,7 +116,7 @@ func TestFreezeStopsAll(t *testing.T) {
 	if _, err := launch.Start(launch.Spec{Args: hog}, g.Placement()); err == nil {
 		t.Error("a start into a frozen group must be refused")
 	}
-	if !until(time.Second, func() bool { return frozen(t, g) }) {
+	if !until(20*time.Second, func() bool { return frozen(t, g) }) {
 		t.Fatal("not frozen")
 	}
 	before := used(t, g)
@@ -123,7 +127,7 @@ func TestFreezeStopsAll(t *testing.T) {
 	if err := g.Thaw(); err != nil {
 		t.Fatal(err)
 	}
-	if !until(5*time.Second, func() bool { return used(t, g) > before+20e6 }) {
+	if !until(20*time.Second, func() bool { return used(t, g) > before+20e6 }) {
 		t.Error("a thawed tree does not run")
 	}
 	if err := g.Freeze(); err != nil { // a frozen tree dies too
@@ -326,7 +330,7 @@ func TestDeathsAreNoticed(t *testing.T) {
 	p := process(t, g, "sh", "-c", "sleep 0.01")
 	finish(t, p)
 	var list []int
-	if !until(5*time.Second, func() bool {
+	if !until(20*time.Second, func() bool {
 		var err error
 		if list, err = e.Deaths(nil); err != nil {
 			t.Fatal(err)
@@ -359,7 +363,7 @@ func TestHardCaps(t *testing.T) {
 	t.Run("pids", func(t *testing.T) {
 		g := group(t, e, 0, dispatch.Limits{Pids: 5})
 		p := process(t, g, "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do sleep 30 & done; wait")
-		if !until(5*time.Second, func() bool { c, err := g.Counters(); return err == nil && c.PidsRefused > 0 }) {
+		if !until(20*time.Second, func() bool { c, err := g.Counters(); return err == nil && c.PidsRefused > 0 }) {
 			t.Error("no fork was refused")
 		}
 		end(t, g, p)
@@ -385,8 +389,8 @@ func TestMachineWithoutCgroup2(t *testing.T) {
 	if g.unified != "" || g.Placement().Cgroup != "" || e.DeathFD() >= 0 {
 		t.Fatalf("placement %+v, want v1 only", g.Placement())
 	}
-	p := process(t, g, "sh", "-c", "(setsid sh -c 'while :; do :; done' &) ; while :; do sleep 0.01; done")
-	if !until(5*time.Second, func() bool { return used(t, g) > 20e6 }) {
+	p := process(t, g, "sh", "-c", "(setsid sh -c 'while :; do :; done' &) ; while :; do :; done")
+	if !until(10*time.Second, func() bool { return used(t, g) > 20e6 }) {
 		t.Fatal("nothing is counted")
 	}
 	if populated, err := g.Populated(); err != nil || !populated {
@@ -395,7 +399,9 @@ func TestMachineWithoutCgroup2(t *testing.T) {
 	if err := g.Freeze(); err != nil {
 		t.Fatal(err)
 	}
-	if !until(time.Second, func() bool { return frozen(t, g) }) {
+	// Nobody forks here: a parent that waits in vfork for a frozen child keeps
+	// the v1 freezer at FREEZING, although nothing runs.
+	if !until(10*time.Second, func() bool { return frozen(t, g) }) {
 		t.Error("not frozen")
 	}
 	if _, err := launch.Start(launch.Spec{Args: hog}, g.Placement()); !errors.Is(err, launch.ErrFrozen) {
@@ -494,5 +500,44 @@ func TestParentGetsItsControllersBack(t *testing.T) {
 	}
 	if read() != before {
 		t.Errorf("controllers were %q and are %q", before, read())
+	}
+}
+
+// A client's thread is in the v1 groups while it forks; the kernel then lists
+// the client's whole process there. It must not be killed for it.
+func TestVisitorsAreNotMembers(t *testing.T) {
+	e := machine(t, 0)
+	g := group(t, e, 0, dispatch.Limits{})
+	i := slices.IndexFunc(e.plan.places, func(p place) bool { return !p.v2 })
+	if i < 0 {
+		t.Log("no v1 hierarchy: a thread cannot visit alone")
+		return
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if unix.Gettid() == os.Getpid() {
+		t.Log("on the leader's own thread: it would not be a visit")
+		return
+	}
+	tid := strconv.Itoa(unix.Gettid())
+	if err := host.WriteOnce(filepath.Join(g.dirs[i], "tasks"), tid); err != nil {
+		t.Fatal(err)
+	}
+	home := func() error { return host.WriteOnce(filepath.Join(e.home[i], "tasks"), tid) }
+	pids, err := listed(g.dirs[i])
+	if err != nil || !slices.Contains(pids, os.Getpid()) {
+		t.Errorf("the kernel lists %v, %v, want this process", pids, err)
+	}
+	if !visits(os.Getpid(), g.dirs[i]) {
+		t.Error("the visitor is taken for a member")
+	}
+	if err := g.Remove(); !errors.Is(err, dispatch.ErrPopulated) {
+		t.Errorf("remove of a visited group: %v, want %v", err, dispatch.ErrPopulated)
+	}
+	if err := home(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Remove(); err != nil {
+		t.Errorf("remove after the visit: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -111,10 +112,8 @@ func (d *deaths) ask(list []int, slot int) []int {
 	if err != nil && !host.Gone(err) || populated {
 		return list
 	}
-	for _, have := range list {
-		if have == slot {
-			return list
-		}
+	if slices.Contains(list, slot) {
+		return list
 	}
 	return append(list, slot)
 }

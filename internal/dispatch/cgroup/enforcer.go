@@ -341,6 +341,7 @@ func (g *Group) attach(c host.Controller, a actuator) {
 		g.freezer = a
 	case host.CPUAcct:
 		g.usage = a
+	case host.CPUSet: // never planned for
 	}
 }
 

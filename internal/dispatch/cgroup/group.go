@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -39,7 +40,10 @@ type Group struct {
 	cpu, memory, pids, freezer actuator
 	usage                      actuator // cpuacct, where there is no cgroup2
 
-	mu      sync.Mutex
+	removing sync.Mutex // one Remove at a time; taken before mu and the market's
+	left     []string   // directories that are still to go, under removing
+
+	mu      sync.Mutex // guards what follows; the market's is never taken under it
 	closed  bool
 	weight  *host.Knob // cpu.weight or cpu.shares, written each epoch
 	stop    *host.Knob // cgroup.freeze or freezer.state
@@ -306,9 +310,15 @@ func readNumber(path, key string) (int64, error) {
 	return v, err
 }
 
-// Remove takes the group away. Processes that are still in it are reported as
-// ErrPopulated and left; those that escaped from the cgroup2 directory but are
-// still in a v1 one were started by us and are ended.
+// removePatience is how long Remove waits for processes that are just ending
+// and for a client's thread that is just forking.
+const removePatience = 100 * time.Millisecond
+
+// Remove takes the group away. While processes are in it the error is
+// ErrPopulated and nothing happens; a directory that is not free yet gives
+// ErrPopulated too, and Remove can be repeated. Processes that escaped from
+// the cgroup2 directory but are still in a v1 one were started by us and are
+// ended.
 func (g *Group) Remove() error {
 	populated, err := g.Populated()
 	if err != nil && !host.Gone(err) {
@@ -317,21 +327,33 @@ func (g *Group) Remove() error {
 	if populated {
 		return fmt.Errorf("remove %s: %w", g.name, dispatch.ErrPopulated)
 	}
+	g.removing.Lock()
+	defer g.removing.Unlock()
 	g.mu.Lock()
-	if g.closed {
-		g.mu.Unlock()
+	if !g.closed {
+		g.closed, g.left = true, slices.Clone(g.dirs)
+		err = errors.Join(g.weight.Close(), g.stop.Close())
+	}
+	g.mu.Unlock()
+	if len(g.left) == 0 {
 		return dispatch.ErrClosed
 	}
-	g.closed = true
-	err = errors.Join(g.weight.Close(), g.stop.Close())
-	g.mu.Unlock()
-	g.market.forget(g)
-	for i, dir := range g.dirs {
-		if !g.market.plan.places[i].v2 {
-			_, swept := sweep(dir, unix.SIGKILL, sweepPatience)
-			err = errors.Join(err, swept)
+	for len(g.left) > 0 {
+		last := g.left[len(g.left)-1] // the identity goes last
+		if last != g.unified {
+			if _, swept := sweep(last, unix.SIGKILL, removePatience); swept != nil {
+				return errors.Join(err, swept)
+			}
 		}
-		err = errors.Join(err, removeTree(dir, sweepPatience))
+		gone := removeTree(last, removePatience)
+		if errors.Is(gone, unix.EBUSY) {
+			gone = fmt.Errorf("%w: %w", dispatch.ErrPopulated, gone)
+		}
+		if gone != nil {
+			return errors.Join(err, gone)
+		}
+		g.left = g.left[:len(g.left)-1]
 	}
+	g.market.forget(g)
 	return err
 }

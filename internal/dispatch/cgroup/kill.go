@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -161,8 +162,37 @@ func signalBatch(dir string, pids []int, sig unix.Signal) error {
 }
 
 // members lists the processes of a directory and of those below it; a
-// workload that is root may have made some.
+// workload that is root may have made some. This process is never a member,
+// and neither is one that only visits: on v1 a single thread may be in a
+// group, as a client's is while it forks, and cgroup.procs then names its
+// whole process.
 func members(dir string) ([]int, error) {
+	_, err := os.Stat(filepath.Join(dir, "tasks"))
+	v1 := err == nil
+	pids, err := listed(dir)
+	return slices.DeleteFunc(pids, func(pid int) bool {
+		return pid == os.Getpid() || v1 && visits(pid, dir)
+	}), err
+}
+
+// visits reports whether the leader of a process is in none of the groups of
+// dir's name. A process that cannot be read is gone.
+func visits(pid int, dir string) bool {
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
+	if err != nil {
+		return true
+	}
+	name := []byte("/" + filepath.Base(dir) + "/")
+	for line := range bytes.Lines(b) {
+		if bytes.Contains(append(bytes.TrimSuffix(line, []byte("\n")), '/'), name) {
+			return false
+		}
+	}
+	return true
+}
+
+// listed is what the cgroup files say.
+func listed(dir string) ([]int, error) {
 	var pids []int
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {

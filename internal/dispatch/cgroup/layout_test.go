@@ -44,27 +44,39 @@ func TestLayoutsOfRecordedMachines(t *testing.T) {
 		{"vm-hybrid", root, nil, "/unified@2; /cpu cpu; /memory memory; /pids pids"},
 		{"vm-hybrid", systemd, nil, "/unified@2; /cpu cpu; /memory memory; /pids pids"},
 		{"vm-hybrid", user, nil, "missing cgroup-create"},
-		{"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V2 = host.Hierarchy{} },
-			"/cpu cpu; /memory memory; /pids pids; /freezer freezer; /cpuacct cpuacct"},
-		{"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V1[host.CPUAcct] = l.V1[host.CPU]; l.V2 = host.Hierarchy{} },
-			"/cpu cpu cpuacct; /memory memory; /pids pids; /freezer freezer"},
-		{"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { delete(l.V1, host.Memory) },
-			"/unified@2; /cpu cpu; /pids pids"},
+		{
+			"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V2 = host.Hierarchy{} },
+			"/cpu cpu; /memory memory; /pids pids; /freezer freezer; /cpuacct cpuacct",
+		},
+		{
+			"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V1[host.CPUAcct] = l.V1[host.CPU]; l.V2 = host.Hierarchy{} },
+			"/cpu cpu cpuacct; /memory memory; /pids pids; /freezer freezer",
+		},
+		{
+			"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { delete(l.V1, host.Memory) },
+			"/unified@2; /cpu cpu; /pids pids",
+		},
 		{"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { delete(l.V1, host.CPU) }, "missing cgroup-cpu"},
-		{"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V2 = host.Hierarchy{}; delete(l.V1, host.Freezer) },
-			"missing cgroup-freeze"},
+		{
+			"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V2 = host.Hierarchy{}; delete(l.V1, host.Freezer) },
+			"missing cgroup-freeze",
+		},
 		{"systemd-v2", root, nil, "@2 cpu memory pids"},
 		{"systemd-v2", systemd, nil, "missing cgroup-create"},
-		{"systemd-v2", systemd, func(_ host.Roots, l *host.Layout) { l.Delegated = true },
-			"/system.slice/maxwell.service@2! cpu memory pids"},
+		{
+			"systemd-v2", systemd, func(_ host.Roots, l *host.Layout) { l.Delegated = true },
+			"/system.slice/maxwell.service@2! cpu memory pids",
+		},
 		{"systemd-v2", user, nil, "missing cgroup-create"},
 		{"systemd-v2", root, func(_ host.Roots, l *host.Layout) { l.V2.ReadOnly = true }, "missing cgroup-cpu"},
 		// A container: the visible top is a group like any other.
 		{"systemd-v2", root, func(r host.Roots, _ *host.Layout) {
 			_ = os.WriteFile(r.Path("/sys/fs/cgroup/cgroup.type"), []byte("domain\n"), 0o600)
 		}, "@2! cpu memory pids"},
-		{"amd-laptop", user, func(_ host.Roots, l *host.Layout) { l.Delegated = true },
-			"/user.slice/user-1000.slice/user@1000.service/app.slice/app-terminal.scope@2! cpu memory pids"},
+		{
+			"amd-laptop", user, func(_ host.Roots, l *host.Layout) { l.Delegated = true },
+			"/user.slice/user-1000.slice/user@1000.service/app.slice/app-terminal.scope@2! cpu memory pids",
+		},
 	} {
 		r := hosttest.Machine(t, c.machine)
 		l, err := host.Discover(r)

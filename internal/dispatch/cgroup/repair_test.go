@@ -226,7 +226,7 @@ func TestRepairTouchesOnlyTheDead(t *testing.T) {
 			t.Errorf("%s was touched: %v", dir, err)
 		}
 	}
-	if !until(5*time.Second, func() bool { return !alive(said.Workload) }) {
+	if !until(20*time.Second, func() bool { return !alive(said.Workload) }) {
 		t.Error("the workload lives on")
 	}
 }
@@ -238,7 +238,7 @@ func TestRepairThawsTheWorkloadsOfADaemon(t *testing.T) {
 	if got := outcomes(list, said.Roots); !slices.Contains(got, Thawed) {
 		t.Errorf("outcomes %v, want %v", got, Thawed)
 	}
-	if !until(5*time.Second, func() bool { return alive(said.Workload) && stateOf(t, said.Workload) == 'R' }) {
+	if !until(20*time.Second, func() bool { return alive(said.Workload) && stateOf(t, said.Workload) == 'R' }) {
 		t.Error("the workload does not run again")
 	}
 	for _, r := range said.Roots {
@@ -263,10 +263,10 @@ func TestWatchdogEndsWhatADeadNodeLeft(t *testing.T) {
 			return err == nil
 		})
 	}
-	if !until(5*time.Second, gone) {
+	if !until(20*time.Second, gone) {
 		t.Errorf("workload alive %v; left: %v", alive(said.Workload), said.Roots)
 	}
-	if !until(5*time.Second, func() bool { return !alive(said.Watchdog) }) {
+	if !until(20*time.Second, func() bool { return !alive(said.Watchdog) }) {
 		t.Error("the watchdog stays")
 	}
 }
