@@ -33,7 +33,7 @@ func examine(repair bool) (report.Doctor, error) {
 		}
 	}
 	d.Ready = true
-	examineEnforcement(&d, roots)
+	counter := examineEnforcement(&d, roots)
 	if err := examineEnergy(&d, roots); err != nil {
 		return d, err
 	}
@@ -44,7 +44,7 @@ func examine(repair bool) (report.Doctor, error) {
 	for _, f := range (host.Survey{Roots: roots, Layout: layout}).Run() {
 		d.Features = append(d.Features, feature(f))
 	}
-	d.Features = append(d.Features, examineMeter(roots))
+	d.Features = append(d.Features, counter)
 	return d, nil
 }
 
@@ -58,15 +58,17 @@ func feature(f host.Finding) report.Finding {
 	return out
 }
 
-// examineEnforcement opens the best enforcement and closes it again.
-func examineEnforcement(d *report.Doctor, roots host.Roots) {
+// examineEnforcement opens the best enforcement, and the meter that counts in
+// its groups, and closes both again.
+func examineEnforcement(d *report.Doctor, roots host.Roots) report.Finding {
 	e, err := cgroup.Open(cgroup.Config{Name: "maxwell-doctor"}, roots)
 	if err == nil {
 		describeEnforcement(d, e.Describe(), "")
+		counter := examineMeter(roots, meter.Config{Parent: e.Parent()})
 		if err := e.Close(); err != nil {
 			d.Ready, d.Blocker = false, err.Error()
 		}
-		return
+		return counter
 	}
 	detail := dispatch.Description{Enforcement: signal.Name, Detail: "process groups and sweeps through /proc, best effort", Caps: []string{"cpu"}}
 	if signal.Probe() == nil {
@@ -77,6 +79,7 @@ func examineEnforcement(d *report.Doctor, roots host.Roots) {
 	if u, ok := errors.AsType[*host.Unavailable](err); ok {
 		d.Enforcement.Hint = u.Hint
 	}
+	return examineMeter(roots, meter.Config{})
 }
 
 func reason(err error) string {
@@ -108,9 +111,9 @@ func examineEnergy(d *report.Doctor, roots host.Roots) error {
 	return s.Close()
 }
 
-func examineMeter(roots host.Roots) report.Finding {
+func examineMeter(roots host.Roots, c meter.Config) report.Finding {
 	out := report.Finding{Name: "meter"}
-	m, err := meter.Open(meter.Config{}, roots)
+	m, err := meter.Open(c, roots)
 	if err != nil {
 		out.Better = err.Error()
 		return out
