@@ -43,7 +43,7 @@ func readSettings(t *testing.T) settings {
 	}
 	return settings{
 		kernel:   env("MAXWELL_VM_KERNEL", "linux-image-cloud-amd64"),
-		packages: strings.Fields(env("MAXWELL_VM_PACKAGES", "internal/dispatch/cgroup internal/meter internal/dispatch/signal")),
+		packages: strings.Fields(env("MAXWELL_VM_PACKAGES", "internal/dispatch/cgroup internal/meter")),
 		pattern:  env("MAXWELL_VM_RUN", "."),
 		tags:     env("MAXWELL_VM_TAGS", "kernel"),
 		program:  env("MAXWELL_VM_PROGRAM", "cmd/maxwell"),

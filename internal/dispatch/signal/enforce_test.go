@@ -17,6 +17,8 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
+func notify(c chan<- os.Signal, s ...os.Signal) { ossignal.Notify(c, s...) }
+
 func signalIgnore(s unix.Signal) { ossignal.Ignore(s) }
 
 func end(t *testing.T, p *Process) launch.Status {

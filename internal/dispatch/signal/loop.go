@@ -23,7 +23,7 @@ const (
 	killTick   = 2 * time.Millisecond   // while the tree dies
 	sweepLimit = 2 * time.Second        // without a namespace: then name what is left and go
 	lookShare  = 20                     // looking for stopped processes takes at most 1/20 of a core
-	readShare  = 100                    // reading the tree takes 1/100; a big tree is read less often
+	readShare  = 100                    // reading the tree takes 1/100 (1/20 with a memory cap); a big tree is read less often
 )
 
 // lookMost is the most processes that are looked at before they are stopped. In
@@ -372,7 +372,11 @@ func (s *shim) report(seq, flags uint32) {
 
 // measure reads the tree and looks at its caps.
 func (s *shim) measure() usage {
-	if s.running && !s.ended && now().Sub(s.polled) < readShare*s.readCost {
+	share := time.Duration(readShare)
+	if s.want.Memory > 0 {
+		share = lookShare
+	}
+	if s.running && !s.ended && now().Sub(s.polled) < share*s.readCost {
 		return s.tree.last
 	}
 	spent := threadTime()

@@ -48,6 +48,8 @@ func act(args []string) int {
 		}
 		for {
 		}
+	case "client":
+		return client(args[1], args[2:])
 	case "storm": // a tree that never stands still and never stays in a group
 		return storm()
 	case "deaf": // free work: children that nobody waits for

@@ -38,6 +38,9 @@ func run() error {
 	if os.Getpid() != 1 {
 		return errors.New("init is for the first process of a guest")
 	}
+	if err := leaveRootfs(); err != nil {
+		return err
+	}
 	for _, m := range mounts {
 		if err := m.mount(); err != nil {
 			return err
@@ -62,10 +65,6 @@ func run() error {
 	var uts unix.Utsname
 	_ = unix.Uname(&uts)
 	fmt.Printf("%s kernel %s\n", plan.Mark, unix.ByteSliceToString(uts.Release[:]))
-	for _, name := range []string{"mountinfo", "cgroup"} {
-		b, _ := os.ReadFile("/proc/self/" + name)
-		fmt.Printf("%s", b)
-	}
 	for _, s := range steps {
 		fmt.Printf("%s begin %s\n", plan.Mark, s.Name)
 		from := time.Now()
@@ -97,6 +96,28 @@ func step(s plan.Step) int {
 		return 128
 	}
 	return cmd.ProcessState.ExitCode()
+}
+
+// leaveRootfs makes the ram disk an ordinary mount. The kernel's first one is
+// its own parent, which no machine shows to its programs after boot.
+func leaveRootfs() error {
+	const at = "/newroot"
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("/", at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind the ram disk: %w", err)
+	}
+	if err := os.Chdir(at); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the ram disk: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return fmt.Errorf("enter the ram disk: %w", err)
+	}
+	return os.Chdir("/")
 }
 
 type mount struct {
