@@ -666,3 +666,41 @@ func TestAttackDustIsNotFree(t *testing.T) {
 		t.Errorf("dust pays %v nanocredits in all, want %v", sum, want)
 	}
 }
+
+// TestRoundingKeepsTheAllowance: rounding hot members of the margin up and
+// cool ones down must not sell watts that are not there.
+func TestRoundingKeepsTheAllowance(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(4, 4))
+	for _, sold := range []Unit{Cores, Watts} {
+		m := New(Config{Granule: ms / 10})
+		for range 300 {
+			e := epoch50(64, rng.Uint64())
+			e.Unit, e.Watts, e.Floor = sold, 20_000_000, 0
+			orders, out := make([]Order, 60), make([]Allocation, 60)
+			for i := range orders {
+				watts := unit.Microwatts(1_000_000)
+				if rng.IntN(2) == 0 {
+					watts = 40_000_000
+				}
+				above := 4 * base
+				if sold == Watts { // equal scores per joule
+					above = unit.Rate(watts)
+				}
+				orders[i] = honest(uint64(i), unit.Rate(watts)+above, unit.Rate(watts), watts, unit.CoreTime(1+rng.Int64N(50))*ms).Order
+			}
+			m.Rank(e, orders, out)
+			burns, most := int64(0), int64(0)
+			for i, a := range out {
+				if a.Class != Margin {
+					t.Fatalf("order %d is not at the margin: %+v", i, a)
+				}
+				burns += energyOf(a.Time, orders[i].Energy)
+				most += energyOf(orders[i].Demand, orders[i].Energy)
+			}
+			if burns > e.allowance() || burns < e.allowance()*95/100 {
+				t.Fatalf("%v: sold %d nJ of %d (wanted %d)", sold, burns, e.allowance(), most)
+			}
+		}
+	}
+}

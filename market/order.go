@@ -63,6 +63,24 @@ const (
 	NoDemand
 )
 
+// String names the class.
+func (c Class) String() string {
+	names := [...]string{"idle", "served", "margin", "loser", "frozen"}
+	if int(c) >= len(names) {
+		return fmt.Sprintf("class(%d)", uint8(c))
+	}
+	return names[c]
+}
+
+// String names the refusal.
+func (r Refusal) String() string {
+	names := [...]string{"none", "outbid", "rationed", "wallet binds", "below reserve", "insolvent", "no demand"}
+	if int(r) >= len(names) {
+		return fmt.Sprintf("refusal(%d)", uint8(r))
+	}
+	return names[r]
+}
+
 // Tiers is how many loser classes enforcement is asked to tell apart. Weights
 // of a cgroup span about five orders of magnitude and neighbours need a ratio
 // of 32 to matter, so a total order of losers does not exist there.

@@ -1,6 +1,7 @@
 package market
 
 import (
+	"math"
 	"math/bits"
 
 	"github.com/maxwell-hypervisor/maxwell/unit"
@@ -23,7 +24,7 @@ func (m *Market) Price(e Epoch, uses []Use, rents []unit.Wide) Outcome {
 		Demand: s.demand, Used: s.used, Misdelivered: m.misdelivered(),
 		Spot: e.Base, Marginal: m.curve.marginal(s),
 	}
-	out.Spot += e.perCoreSecond(out.Marginal, s)
+	out.Spot += min(e.perCoreSecond(out.Marginal, s), math.MaxInt64-e.Base)
 	for i := range uses {
 		if s.fits {
 			rents[i] = unit.Wide{}

@@ -2,6 +2,8 @@ package market
 
 import (
 	"cmp"
+	"maps"
+	"math"
 	"math/big"
 	"slices"
 	"testing"
@@ -87,7 +89,43 @@ func slowPrice(e Epoch, uses []Use) ([]*big.Int, Outcome) {
 	if prices := list(-1); !fits && sold < int64(len(prices)) {
 		out.Marginal = prices[sold]
 	}
+	above := big.NewInt(int64(out.Marginal.Floor()))
+	if e.Unit == Watts && demand > 0 {
+		mean := energy * int64(step) * 1_000_000 / demand // uW; a step at 1 W is step nJ
+		above.Mul(above, big.NewInt(mean)).Div(above, big.NewInt(1_000_000))
+	}
+	out.Spot = math.MaxInt64
+	if above.Add(above, big.NewInt(int64(e.Base))); above.IsInt64() {
+		out.Spot = unit.Rate(above.Int64())
+	}
+	out.Misdelivered = slowMisdelivered(uses)
 	return rents, out
+}
+
+// slowMisdelivered hands the steps that were used to the demand in score
+// order, one by one, and counts what each bucket had beyond that.
+func slowMisdelivered(uses []Use) (wrong unit.CoreTime) {
+	wanted, used := map[Bucket]int64{}, map[Bucket]int64{}
+	total := int64(0)
+	for _, u := range uses {
+		floor := min(u.Used, u.Floor)
+		wanted[u.Score] += int64((u.Demand - floor) / unit.CoreTime(step))
+		used[u.Score] += int64((u.Used - floor) / unit.CoreTime(step))
+		total += int64((u.Used - floor) / unit.CoreTime(step))
+	}
+	due := map[Bucket]int64{}
+	for _, b := range slices.Backward(slices.Sorted(maps.Keys(wanted))) {
+		for range wanted[b] {
+			if total > 0 {
+				due[b]++
+				total--
+			}
+		}
+	}
+	for b := range used {
+		wrong += unit.CoreTime(max(0, used[b]-due[b])) * unit.CoreTime(step)
+	}
+	return wrong
 }
 
 func drawEpoch(t *rapid.T) Epoch {
@@ -135,7 +173,7 @@ func TestPriceAgainstReference(t *testing.T) {
 				t.Fatalf("use %d owes %v, want %v\nepoch %+v\nuses %+v", i, rents[i], wantRents[i], e, uses)
 			}
 		}
-		if have.Marginal != want.Marginal || have.Demand != want.Demand || have.Used != want.Used {
+		if have != want {
 			t.Fatalf("outcome %+v, want %+v", have, want)
 		}
 	})

@@ -95,6 +95,38 @@ func slowFloor(e Epoch, orders []Order, phase *uint64, saved *unit.CoreTime) []u
 	return floors
 }
 
+// slowAdmit checks what can be said about o alone, and reports whether it
+// takes part.
+func slowAdmit(t *rapid.T, e Epoch, o Order, a Allocation) bool {
+	switch {
+	case !o.Solvent || o.Bid < o.Reserve:
+		want := Allocation{Class: Frozen, Refusal: BelowReserve}
+		if !o.Solvent {
+			want.Refusal = Insolvent
+		}
+		if a != want {
+			t.Fatalf("order %d: %+v, want %+v", o.ID, a, want)
+		}
+		return false
+	case o.Demand == 0:
+		if a.Class != Idle || a.Time != 0 || a.Refusal != NoDemand {
+			t.Fatalf("order %d wants nothing: %+v", o.ID, a)
+		}
+		return false
+	}
+	score := new(big.Int).SetInt64(int64(o.Bid - o.Reserve))
+	if e.Unit == Watts {
+		score.Mul(score, big64(1_000_000)).Div(score, big64(int64(max(o.Energy, 1))))
+	}
+	if want := slowBucket(unit.Rate(score.Int64())); a.Score != want {
+		t.Fatalf("order %d is in bucket %d, want %d", o.ID, a.Score, want)
+	}
+	if min(a.Cap, o.Demand) != slowCap(o, max(o.Reserve, min(o.Bid, 2*e.Spot))) {
+		t.Fatalf("order %d is capped at %d", o.ID, a.Cap)
+	}
+	return true
+}
+
 // slowRank checks out against what greedy filling in score order gives, with
 // the marginal bucket's shares written as cumulative fractions.
 func slowRank(t *rapid.T, e Epoch, granule unit.CoreTime, orders []Order, floors []unit.CoreTime, out []Allocation) {
@@ -107,36 +139,12 @@ func slowRank(t *rapid.T, e Epoch, granule unit.CoreTime, orders []Order, floors
 		if a.Floor != floors[i] {
 			t.Fatalf("order %d has a floor of %d, want %d", i, a.Floor, floors[i])
 		}
-		switch {
-		case !o.Solvent || o.Bid < o.Reserve:
-			want := Allocation{Class: Frozen, Refusal: BelowReserve}
-			if !o.Solvent {
-				want.Refusal = Insolvent
-			}
-			if a != want {
-				t.Fatalf("order %d: %+v, want %+v", i, a, want)
-			}
+		if !slowAdmit(t, e, o, a) {
 			continue
-		case o.Demand == 0:
-			if a.Class != Idle || a.Time != 0 || a.Refusal != NoDemand {
-				t.Fatalf("order %d wants nothing: %+v", i, a)
-			}
-			continue
-		}
-		score := new(big.Int).SetInt64(int64(o.Bid - o.Reserve))
-		if e.Unit == Watts {
-			score.Mul(score, big64(1_000_000)).Div(score, big64(int64(max(o.Energy, 1))))
-		}
-		if want := slowBucket(unit.Rate(score.Int64())); a.Score != want {
-			t.Fatalf("order %d is in bucket %d, want %d", i, a.Score, want)
-		}
-		most := max(min(floors[i], o.Demand), slowCap(o, max(o.Reserve, min(o.Bid, 2*e.Spot))))
-		if min(a.Cap, o.Demand) != slowCap(o, max(o.Reserve, min(o.Bid, 2*e.Spot))) {
-			t.Fatalf("order %d is capped at %d", i, a.Cap)
 		}
 		energy.Sub(energy, slowEnergy(floors[i], o.Energy))
 		floors[i] = min(floors[i], o.Demand) // from here on: the part that is wanted
-		wants[i] = most - floors[i]
+		wants[i] = max(floors[i], slowCap(o, max(o.Reserve, min(o.Bid, 2*e.Spot)))) - floors[i]
 		room -= floors[i]
 		buckets[a.Score] = append(buckets[a.Score], i)
 	}
