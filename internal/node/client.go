@@ -99,7 +99,8 @@ func dial(ctx context.Context, o JoinOptions) (*Session, error) {
 	_ = probe.Close()
 	s := &Session{dir: o.Dir, events: make(chan *v1.Event, 64), gone: make(chan struct{})}
 	s.http = transport(socket)
-	s.rpc = maxwellv1connect.NewMarketServiceClient(&http.Client{Transport: s.http}, "http://market")
+	s.rpc = maxwellv1connect.NewMarketServiceClient(&http.Client{Transport: s.http}, "http://market",
+		connect.WithAcceptCompression("gzip", nil, nil))
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
 	stream, err := s.rpc.Join(life, &v1.JoinRequest{Client: o.Client, ClientVersion: o.Version})

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +34,9 @@ type loop struct {
 
 	next    unit.Instant // of the next tick
 	last    unit.Instant // of the last tick
-	hurry   bool         // tick now: somebody waits for a burial
-	ticks   uint64
+	hurry   bool         // tick soon: somebody waits for what it decides
+	after   []func()     // to run when the next tick is done
+	ticks   atomic.Uint64
 	lateMax time.Duration
 	peak    unit.Rate // highest spot
 	applied unit.Instant
@@ -86,6 +88,26 @@ func (l *loop) do(f func()) bool {
 	}
 }
 
+// through runs f on the loop's thread and waits until the tick after it has
+// been carried out.
+func (l *loop) through(f func()) bool {
+	done := make(chan struct{})
+	ok := l.do(func() {
+		f()
+		l.hurry = true
+		l.after = append(l.after, func() { close(done) })
+	})
+	if !ok {
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-l.m.done:
+		return false
+	}
+}
+
 func (l *loop) poke() {
 	one := [8]byte{1}
 	// A full eventfd means that it is already readable: nothing to do.
@@ -107,7 +129,7 @@ func (l *loop) run() {
 			l.commands()
 		}
 		now := l.clock.Now()
-		if now >= l.next || l.hurry {
+		if now >= l.deadlineOfTick() {
 			l.tick(now)
 			continue
 		}
@@ -118,14 +140,23 @@ func (l *loop) run() {
 
 // deadline is the next moment at which the loop has something to do.
 func (l *loop) deadline() unit.Instant {
-	if l.hurry {
-		return l.last
-	}
-	at := l.next
+	at := l.deadlineOfTick()
 	for i := range l.gates {
 		at = min(at, l.gates[i].due)
 	}
 	return at
+}
+
+// hurryEvery is the least time between two ticks, however much of a hurry
+// there is: a thousand burials a second must not become a thousand ticks.
+const hurryEvery = 4 * time.Millisecond
+
+// deadlineOfTick is when the next tick is due.
+func (l *loop) deadlineOfTick() unit.Instant {
+	if l.hurry {
+		return min(l.next, l.last+unit.Instant(hurryEvery))
+	}
+	return l.next
 }
 
 // sleep waits until the deadline or a command, whichever is first.
@@ -168,8 +199,11 @@ func (l *loop) tick(now unit.Instant) {
 	if now >= l.next {
 		l.lateMax = max(l.lateMax, time.Duration(now-l.next))
 	}
-	l.ticks++
+	l.ticks.Add(1)
 	l.maybePanic("loop")
+	if l.m.settings.PanicIn == "worker" && l.ticks.Load() == l.m.settings.PanicAtTick {
+		l.m.work(func() { l.maybePanic("worker") })
+	}
 	l.read(now)
 	l.demon.Step(&l.in, &l.out)
 	l.last = now
@@ -180,6 +214,11 @@ func (l *loop) tick(now unit.Instant) {
 	l.m.trace.write(l)
 	l.arm(now)
 	l.schedule(now)
+	for _, f := range l.after {
+		f()
+	}
+	clear(l.after)
+	l.after = l.after[:0]
 }
 
 // schedule sets the next tick on the grid of epochs; a loop that fell behind
@@ -230,6 +269,10 @@ func (l *loop) read(now unit.Instant) {
 	in.Reading = reading
 }
 
+// killAgain is when a tree that is still not empty is killed once more: what
+// was killed needs a moment to die, and the demon asks at every tick.
+const killAgain = 100 * time.Millisecond
+
 // act carries out the demon's actions: what is quick here, the rest by worker.
 func (l *loop) act() {
 	for _, a := range l.out.Actions {
@@ -245,7 +288,10 @@ func (l *loop) act() {
 		case demon.Term:
 			l.m.work(func() { l.m.term(mem) })
 		case demon.Kill:
-			l.m.work(func() { l.m.kill(mem) })
+			if now := l.last; now >= mem.killAt {
+				mem.killAt = now + unit.Instant(killAgain)
+				l.m.work(func() { l.m.kill(mem) })
+			}
 		case demon.Bury:
 			if line, ok := l.demon.LineOf(a.Slot); ok {
 				mem.final = line
@@ -349,12 +395,11 @@ func (l *loop) seat(slot int32) {
 	l.samples[slot] = meter.Sample{}
 }
 
+// maybePanic is how tests see what a panic does; nobody else sets these.
 func (l *loop) maybePanic(where string) {
 	s := &l.m.settings
-	if s.PanicAtTick != 0 && l.ticks >= s.PanicAtTick && (s.PanicIn == where || (s.PanicIn == "" && where == "loop")) {
-		panic(fmt.Sprintf("node: asked to panic in the %s at tick %d", where, l.ticks))
+	if s.PanicAtTick == 0 || s.PanicIn != where || l.ticks.Load() < s.PanicAtTick {
+		return
 	}
-	if s.PanicAtTick == l.ticks && s.PanicIn == "worker" && where == "loop" {
-		l.m.work(func() { panic("node: asked to panic in a worker") })
-	}
+	panic(fmt.Sprintf("node: asked to panic in the %s at tick %d", where, l.ticks.Load()))
 }

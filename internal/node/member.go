@@ -23,8 +23,10 @@ type member struct {
 	limits   dispatch.Limits
 	metered  bool
 	started  bool
-	windowed bool // enforcement may have stopped it in the epoch that ended
-	ending   bool // its main process ended, or it is dying: ask whether it is empty
+	windowed bool         // enforcement may have stopped it in the epoch that ended
+	killed   bool         // SIGKILL was sent to the whole tree
+	killAt   unit.Instant // not again before
+	ending   bool         // its main process ended, or it is dying: ask whether it is empty
 
 	childExit int32
 	hasExit   bool
@@ -113,7 +115,11 @@ func (m *Market) term(mem *member) {
 // empty.
 func (m *Market) kill(mem *member) {
 	m.try("kill", mem, mem.group.Kill)
-	m.loop.do(func() { mem.ending, m.loop.hurry = true, true })
+	m.loop.do(func() {
+		// Once: a tree that takes its time to die is asked about at every tick.
+		m.loop.hurry = m.loop.hurry || !mem.killed
+		mem.ending, mem.killed = true, true
+	})
 }
 
 // buryTries and buryWait bound the wait for a killed tree's directory to

@@ -2,10 +2,16 @@ package node
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
@@ -128,6 +134,149 @@ func TestBrokeStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%v", out)
-	t.Logf("%v", used(t, s))
+	w := out.GetWorkload()
+	if w.GetExitCode() != 122 || w.GetReason() != "insolvent" || w.GetLossUcredits() != 0 {
+		t.Errorf("ended %s with %d and a loss of %d", w.GetReason(), w.GetExitCode(), w.GetLossUcredits())
+	}
+	if w.GetSpentUcredits() > w.GetBudgetUcredits() || w.GetRemedy() != "fund a" {
+		t.Errorf("statement %v", w)
+	}
+	if b := used(t, s)["b"]; b.GetState() == "dead" {
+		t.Errorf("the solvent one is %v", b)
+	}
+}
+
+// runtimeOf finds the market process of a runtime directory by its arguments.
+func marketOf(t *testing.T, dir string) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		text, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
+		args := strings.Split(string(text), "\x00")
+		if err != nil || len(args) < 3 || args[1] != NodeVerb || !slices.Contains(args, dir) {
+			continue
+		}
+		pid, err := strconv.Atoi(e.Name())
+		if err == nil {
+			return pid
+		}
+	}
+	t.Fatal("no market process")
+	return 0
+}
+
+// directories lists what markets made in every hierarchy.
+func directories(t *testing.T) []string {
+	t.Helper()
+	var list []string
+	for _, pattern := range []string{"/sys/fs/cgroup/maxwell*", "/sys/fs/cgroup/*/maxwell*"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range found {
+			if !strings.Contains(dir, "maxwell-test") {
+				list = append(list, dir)
+			}
+		}
+	}
+	return list
+}
+
+// ended waits until a process is gone.
+func ended(t *testing.T, pid int) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for unix.Kill(pid, 0) == nil {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d still lives", pid)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// TestSuddenDeath kills the market in every way there is: its workloads end,
+// its directories go, and its clients are told.
+func TestSuddenDeath(t *testing.T) {
+	for name, s := range map[string]Settings{
+		"kill -9":           {},
+		"panic in the loop": {PanicAtTick: 20, PanicIn: "loop"},
+		"panic in a worker": {PanicAtTick: 20, PanicIn: "worker"},
+		"panic in a call":   {PanicAtTick: 20, PanicIn: "rpc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			before := directories(t)
+			session, err := Join(t.Context(), JoinOptions{Dir: dir, Client: "test", Settings: s})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid := marketOf(t, dir)
+			started, err := session.Start(t.Context(), Workload{
+				Terms: &v1.AdmitRequest{Name: "hog"}, Spec: launch.Spec{Args: hog},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				for range session.Events() {
+				}
+			}()
+			if s.PanicAtTick == 0 {
+				if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for running := true; running; {
+				select {
+				case <-session.Gone():
+					running = false
+				default:
+					_, _ = session.Snapshot(t.Context(), true) // the call to panic in
+				}
+			}
+			if _, err := started.Result(); !errors.Is(err, ErrMarketDied) {
+				t.Errorf("the workload's client was told %v", err)
+			}
+			if code := started.Code(); code != 128+9 {
+				t.Errorf("the workload ended with %d, want a kill", code)
+			}
+			if _, err := session.Leave(t.Context()); !errors.Is(err, ErrMarketDied) {
+				t.Errorf("leave said %v", err)
+			}
+			ended(t, pid)
+			for _, d := range directories(t) {
+				if !slices.Contains(before, d) { // others' markets come and go
+					t.Errorf("left behind: %s", d)
+				}
+			}
+		})
+	}
+}
+
+// TestClientDies ends the workloads of a client whose connection breaks, and
+// leaves the other client's alone.
+func TestClientDies(t *testing.T) {
+	dir := t.TempDir()
+	stays := joinIn(t, dir, Settings{})
+	start(t, stays, &v1.AdmitRequest{Name: "stays"}, hog)
+	goes, err := Join(t.Context(), JoinOptions{Dir: dir, Client: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if goes.First() {
+		t.Error("the second client thinks it is the first")
+	}
+	r := start(t, goes, &v1.AdmitRequest{Name: "goes"}, hog)
+	goes.cancel() // what the kernel does to a killed client's socket
+	<-r.Done()
+	if code := r.Code(); code != 128+9 {
+		t.Errorf("the dead client's workload ended with %d, want a kill", code)
+	}
+	if w := used(t, stays)["stays"]; w.GetState() == "dead" {
+		t.Errorf("the other client's workload is %v", w)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 
 	"github.com/maxwell-hypervisor/maxwell/demon"
@@ -53,7 +54,7 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	m.log.Info("market open", "cores", m.settings.Cores.String(), "enforcement", m.enforcer.Describe().Detail,
 		"meter", m.meter.Describe().Detail, "energy", m.sensor.Describe().Source.String(), "watts_per_core", m.sensor.Describe().Reference.String())
 	m.wait(ctx)
-	m.log.Info("market closed", "epochs", m.loop.ticks)
+	m.log.Info("market closed", "epochs", m.loop.ticks.Load())
 	// Nobody new finds the socket; whoever is still connected gets its answer.
 	_ = os.Remove(filepath.Join(dir, SocketName))
 	bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -170,10 +171,21 @@ func (m *Market) listen(path string) (*http.Server, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
-	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m}))
-	server := api.Server(mux)
+	// No compression: both ends are on this machine.
+	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m}, connect.WithCompression("gzip", nil, nil)))
+	server := api.Server(m.deadly(mux))
 	m.spawn("api", func() { m.serve(server, l) })
 	return server, nil
+}
+
+// deadly lets a panic in a call end the process, as everywhere in the market:
+// net/http would recover it and go on with whatever was half done.
+func (m *Market) deadly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer m.lastWords("rpc")
+		m.loop.maybePanic("rpc")
+		h.ServeHTTP(w, r)
+	})
 }
 
 // serve accepts connections. Owner: Market; end: Shutdown.

@@ -268,13 +268,11 @@ func (s service) Suspend(_ context.Context, req *v1.SuspendRequest) (*v1.Suspend
 		return nil, err
 	}
 	list := own.living()
-	s.m.loop.do(func() {
+	s.m.loop.through(func() {
 		for _, mem := range list {
 			s.m.loop.demon.Suspend(mem.slot, req.GetSuspend())
 		}
-		s.m.loop.hurry = true
 	})
-	s.m.loop.do(func() {}) // the tick above has run: the groups are frozen
 	return &v1.SuspendResponse{}, nil
 }
 

@@ -112,25 +112,28 @@ func (s *session) buried() []*member {
 }
 
 // endMembers ends a session's workloads at once and waits until they are paid
-// for.
+// for. They are dying for being stopped before they are killed, so that this
+// is the reason on their receipts.
 func (m *Market) endMembers(s *session) {
 	living := s.living()
 	if len(living) == 0 {
 		return
 	}
-	m.loop.do(func() {
+	m.loop.through(func() {
 		for _, mem := range living {
-			mem.ending = true
-			if !mem.hasExit {
-				m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
-			}
-			m.loop.demon.Gone(mem.slot, false)
+			m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
 		}
 	})
 	for _, mem := range living {
 		m.try("kill", mem, mem.group.Kill)
 	}
-	m.loop.do(func() { m.loop.hurry = true })
+	m.loop.do(func() {
+		for _, mem := range living {
+			mem.ending = true
+			m.loop.demon.Gone(mem.slot, false)
+		}
+		m.loop.hurry = true
+	})
 	for _, mem := range living {
 		select {
 		case <-mem.buried:
