@@ -704,3 +704,24 @@ func TestRoundingKeepsTheAllowance(t *testing.T) {
 		}
 	}
 }
+
+// TestFloorWithinTheAllowance: floor saved up while watts were free is not
+// sold when they are not.
+func TestFloorWithinTheAllowance(t *testing.T) {
+	t.Parallel()
+	m, e := New(Config{}), epoch50(1, 9)
+	players := []player{plain(1, 2000, 50*ms), plain(2, 1500, 50*ms)}
+	e.Floor, e.Cores = unit.One, 9*ms/10
+	if p := rankOnly(m, e, players); p.allocs[0].Floor+p.allocs[1].Floor != 0 {
+		t.Fatalf("a slice of less than 1 ms was sold: %+v", p.allocs)
+	}
+	e.Cores, e.Watts = 50*ms, 48_000 // 2.4 mJ: a fifth of a slice of 1.1 ms
+	for _, sold := range []Unit{Cores, Watts} {
+		e.Unit = sold
+		p := rankOnly(m, e, players)
+		burns := energyOf(p.allocs[0].Time, players[0].Energy) + energyOf(p.allocs[1].Time, players[1].Energy)
+		if burns > e.allowance() || p.allocs[0].Floor+p.allocs[1].Floor != 0 {
+			t.Errorf("%v: sold %d nJ of %d: %+v", sold, burns, e.allowance(), p.allocs)
+		}
+	}
+}

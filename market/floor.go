@@ -37,7 +37,7 @@ type rotation struct {
 // entitled to does not depend on its bid, except that it is at or above the
 // reserve. It counts against the wallet's own demand; what its demand or its
 // balance cannot take stays in the market.
-func (m *Market) grantFloor(e *Epoch, orders []Order, out []Allocation, deposits uint64, r *supply) {
+func (m *Market) grantFloor(e *Epoch, orders []Order, out []Allocation, deposits uint64, sorted bool, r *supply) {
 	f := &m.floor
 	if !f.started {
 		f.started, f.phase = true, e.Offset*golden
@@ -58,7 +58,7 @@ func (m *Market) grantFloor(e *Epoch, orders []Order, out []Allocation, deposits
 	}
 	slices.Sort(turns)
 	if n > 0 {
-		m.lineUp(orders)
+		m.lineUp(orders, sorted)
 	}
 	passed, next := uint64(0), 0
 	for k := 0; next < n; k++ {
@@ -138,12 +138,8 @@ func meanEnergy(orders []Order, out []Allocation, deposits uint64) unit.Microwat
 }
 
 // lineUp puts the order by id into turn, or leaves it empty if orders come so.
-func (m *Market) lineUp(orders []Order) {
+func (m *Market) lineUp(orders []Order, sorted bool) {
 	m.turn = m.turn[:0]
-	sorted := true
-	for i := 1; i < len(orders) && sorted; i++ {
-		sorted = orders[i-1].ID <= orders[i].ID
-	}
 	if sorted {
 		return
 	}

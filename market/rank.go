@@ -29,15 +29,18 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 	m.reset()
 	deposits := uint64(0)
 	r := supply{time: e.Cores, energy: e.allowance()}
+	sorted, last := true, uint64(0)
 	for i := range orders {
 		o, a := &orders[i], &out[i]
+		sorted = sorted && o.ID >= last
+		last = o.ID
 		e.admit(o, a)
 		if a.Time > 0 {
 			deposits += uint64(o.Deposit)
 			m.stand(a.Score, a.Time, r.energyOf(a.Time, o.Energy))
 		}
 	}
-	m.grantFloor(&e, orders, out, deposits, &r)
+	m.grantFloor(&e, orders, out, deposits, sorted, &r)
 	margin := m.serve(&r)
 	m.assign(orders, out, margin)
 	if margin >= 0 {
