@@ -201,6 +201,25 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 	}, nil
 }
 
+// Usage is what the shim counted by its last report: processor time, waiting,
+// and the threads that ran since the report before. Like a meter's it is a
+// lower bound, made in another way; of the two the larger is nearer.
+func (g *Group) Usage() (run, wait unit.CoreTime, runnable int32) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pollLocked()
+	return unit.CoreTime(g.last.CPU), unit.CoreTime(g.last.Wait), g.last.Runnable
+}
+
+// Pid is the shim's number as the kernel vouches for it, 0 before it came: the
+// root of the tree.
+func (g *Group) Pid() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.pollLocked()
+	return g.shim
+}
+
 // Unheld says what could not be held of this tree; empty in a namespace.
 func (g *Group) Unheld() string {
 	g.mu.Lock()

@@ -261,7 +261,7 @@ func TestTerminalJobControlInside(t *testing.T) {
 		return strings.Contains(s.text.String()[s.seen:], "Stopped")
 	})
 	s.expect("inner> ")
-	s.line("jobs; kill -9 %1; echo jobs-$((4+4))")
+	s.line("jobs; kill -9 %1; wait %1; echo jobs-$((4+4))")
 	s.expect("jobs-8")
 	s.line("exit 5")
 	s.expect("prompt> ")

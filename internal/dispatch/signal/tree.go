@@ -62,6 +62,9 @@ type usage struct {
 	Runnable           int32
 }
 
+// most is above every real count of ticks and pages, and far from overflow.
+const most = 1 << 38
+
 // tick is the unit of times in /proc/PID/stat: USER_HZ is 100 on every
 // architecture that Go runs on.
 const tick = 10_000_000
@@ -263,10 +266,10 @@ func parseStat(b []byte) (*process, bool) {
 	return &process{
 		state:    f[0][0],
 		parent:   int(number(f[1])),
-		waited:   (number(f[13]) + number(f[14])) * tick,
+		waited:   min(number(f[13])+number(f[14]), most) * tick,
 		threads:  int(number(f[17])),
 		start:    uint64(number(f[19])),
-		resident: number(f[21]) * int64(os.Getpagesize()),
+		resident: min(number(f[21]), most) * int64(os.Getpagesize()),
 	}, true
 }
 
@@ -364,7 +367,7 @@ func numbers(dir string) ([]int, error) {
 func number(b []byte) int64 {
 	var n int64
 	for _, c := range b {
-		if c < '0' || c > '9' || n > (1<<63-10)/10 {
+		if c < '0' || c > '9' || n > (1<<62-10)/10 {
 			return 0
 		}
 		n = n*10 + int64(c-'0')
