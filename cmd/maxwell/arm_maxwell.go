@@ -211,20 +211,37 @@ func (p *priced) tally(s *v1.Snapshot) report.Tally {
 	return t
 }
 
+// minAfter is the shortest time after the last death that is worth a ratio:
+// work is reported every 50 ms, so a second is known to a tenth at worst.
+const minAfter = time.Second
+
+// Stop takes the tally while everybody still runs and reports, then ends them:
+// what is burned while dying is nobody's work.
 func (p *priced) Stop() (armResult, error) {
 	if p.market == nil {
 		return armResult{}, nil
 	}
-	end, err := p.market.Leave(context.Background())
-	if err != nil {
+	ctx := context.Background()
+	length := time.Since(p.began)
+	end, err := p.market.Snapshot(ctx, true)
+	_, leaveErr := p.market.Leave(ctx)
+	if err = errors.Join(err, leaveErr); err != nil {
 		return armResult{}, err
 	}
-	total := p.tally(end)
-	r := armResult{Tally: total}
-	if p.atDeath == nil {
+	return p.result(p.tally(end), length), nil
+}
+
+// result is the arm's tally after length; after is what came after the last
+// death, if all died early enough.
+func (p *priced) result(total report.Tally, length time.Duration) armResult {
+	r := armResult{Tally: total, diedAt: p.diedAt}
+	switch {
+	case p.atDeath == nil:
 		r.noAfter = fmt.Sprintf("%d of %d leeches were not yet broke and gone at the end", len(p.alive), p.leeches)
-		return r, nil
+	case length-p.diedAt < minAfter:
+		r.noAfter = fmt.Sprintf("the last leech died only %v before the end", (length - p.diedAt).Round(time.Millisecond))
+	default:
+		r.after = new(total.Since(*p.atDeath))
 	}
-	r.after, r.diedAt = new(total.Since(*p.atDeath)), p.diedAt
-	return r, nil
+	return r
 }

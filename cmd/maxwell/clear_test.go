@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/report"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -224,5 +225,20 @@ func TestBusyTime(t *testing.T) {
 		if _, err := busyTime([]byte(bad)); err == nil {
 			t.Errorf("%q: accepted", bad)
 		}
+	}
+}
+
+func TestPricedResult(t *testing.T) {
+	total := report.Tally{Work: 100, Energy: 50, CPU: 40}
+	p := &priced{contest: &contest{leeches: 2}, alive: map[string]bool{"leech-2": true}}
+	if r := p.result(total, 10*time.Second); r.after != nil || r.noAfter != "1 of 2 leeches were not yet broke and gone at the end" {
+		t.Errorf("one lives: %+v", r)
+	}
+	p.atDeath, p.diedAt = &report.Tally{Work: 30, Energy: 20, CPU: 15}, 4*time.Second
+	if r := p.result(total, 10*time.Second); r.after == nil || *r.after != (report.Tally{Work: 70, Energy: 30, CPU: 25}) || r.Tally != total {
+		t.Errorf("all died: %+v", r)
+	}
+	if r := p.result(total, 4500*time.Millisecond); r.after != nil || r.noAfter != "the last leech died only 500ms before the end" {
+		t.Errorf("too late: %+v", r)
 	}
 }
