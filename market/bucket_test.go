@@ -60,6 +60,10 @@ func TestBucketOf(t *testing.T) {
 	for _, v := range []unit.Rate{math.MinInt64, -1, 0, 1, 2, 3, 63, 64, 65, math.MaxInt64 - 1, math.MaxInt64} {
 		check(v)
 	}
+	for _, start := range bucketStart[:PerOctave] { // the edges of the top octave, exactly
+		check(unit.Rate(start))
+		check(unit.Rate(start - 1))
+	}
 	for v := range unit.Rate(5000) {
 		check(v)
 	}
