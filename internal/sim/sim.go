@@ -53,18 +53,18 @@ type World struct {
 
 // Report counts what happened.
 type Report struct {
-	Seed      uint64
-	Ticks     int
-	Admitted  int
-	Refused   int
-	Dead      map[string]int // by reason
-	Frozen    int
-	Warned    int
-	LossU     unit.Credits // written off
-	Minted    unit.Credits
-	Energy    unit.Microjoules
-	MaxDelay  time.Duration // longest tick: a suspended machine
-	Suspended int
+	Seed      uint64           `json:"seed"`
+	Ticks     int              `json:"ticks"`
+	Admitted  int              `json:"admitted"`
+	Refused   int              `json:"refused"`
+	Dead      map[string]int   `json:"dead"` // by reason
+	Frozen    int              `json:"freezes"`
+	Warned    int              `json:"warnings"`
+	Suspended int              `json:"suspensions"`
+	MaxDelay  time.Duration    `json:"longest_tick_ns"`
+	Loss      unit.Credits     `json:"written_off_ucredits"`
+	Minted    unit.Credits     `json:"minted_ucredits"`
+	Energy    unit.Microjoules `json:"node_energy_uj"`
 }
 
 // process is an invented workload.
@@ -429,7 +429,7 @@ func (w *World) obey() {
 		case demon.Bury:
 			line, _ := w.demon.LineOf(a.Slot)
 			w.Report.Dead[line.Reason.String()]++
-			w.Report.LossU += line.Loss
+			w.Report.Loss += line.Loss
 			w.buried[line.ID] = line.Name
 			w.demon.Release(a.Slot)
 			w.procs[a.Slot] = nil
