@@ -194,3 +194,43 @@ func TestRateAt(t *testing.T) {
 		t.Errorf("an absurd base gives %d", have)
 	}
 }
+
+// TestAutoAloneDoesNotRaise: a rich wallet that gets all it wants has no
+// reason to bid more, whatever it could afford.
+func TestAutoAloneDoesNotRaise(t *testing.T) {
+	t.Parallel()
+	a, err := NewAuto(0, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := Round{
+		Length: 50 * time.Millisecond, Balance: 1_000_000 * dollarJ, Demand: 50 * ms,
+		Reserve: populationBase, Spot: populationBase, Base: populationBase, Cap: at(64_000),
+	}
+	first, _ := a.Bid(r)
+	for epoch := range 600 {
+		r.Now = unit.Instant(epoch) * tick
+		if bid, _ := a.Bid(r); bid > first {
+			t.Fatalf("epoch %d: the bid rose from %d to %d with nobody else there", epoch, first, bid)
+		}
+		a.Settle(500_000, 50*ms, 50*ms)
+	}
+}
+
+// TestPacerOutbidSavesTwoSeconds: nor is money saved up without end while a
+// workload waits outbid.
+func TestPacerOutbidSavesTwoSeconds(t *testing.T) {
+	t.Parallel()
+	pacer := mustPace(t, 4*dollarJ, 0)
+	r := Round{
+		Length: 50 * time.Millisecond, Balance: rich, Demand: 1000 * unit.CoreSecond,
+		Reserve: populationBase, Spot: at(8000), Base: populationBase, Cap: at(2000),
+	}
+	for range 400 {
+		pacer.Bid(r)
+		pacer.Settle(0, 50*ms, 0)
+	}
+	if _, q := pacer.Bid(r); q > 800*ms {
+		t.Errorf("after twenty seconds of waiting %v may be bought at once, want two seconds' worth", time.Duration(q))
+	}
+}
