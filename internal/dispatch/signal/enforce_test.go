@@ -115,9 +115,9 @@ func TestDuty(t *testing.T) {
 		{0.25, market.Margin}, {0.50, market.Margin}, {0, market.Loser}, {1, market.Served},
 	} {
 		share := dispatch.Share{Class: uint8(c.class), Granted: unit.CoreTime(c.share * 50e6)}
-		r.epochs(300*time.Millisecond, share)
+		r.epochs(200*time.Millisecond, share)
 		before := r.fresh(r.group)
-		r.epochs(time.Second, share)
+		r.epochs(700*time.Millisecond, share)
 		after := r.fresh(r.group)
 		took := time.Duration(after.At - before.At)
 		got := float64(after.CPU-before.CPU) / float64(took)
