@@ -50,6 +50,7 @@ var layers = map[string][]string{
 	"internal/vmtest/init": {"internal/vmtest/plan"},
 	"internal/vmtest/plan": {},
 	".ci/skips":            {},
+	"e2e":                  {},
 }
 
 // anything is a row's word for wiring: it may import every package but the two
@@ -66,7 +67,7 @@ var onlyFrom = map[string]string{
 // not of this repository. Tests may also use testModules.
 var external = map[string][]string{
 	"github.com/cilium/ebpf":     {"internal/meter"},
-	"golang.org/x/sys/unix":      {"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest"},
+	"golang.org/x/sys/unix":      {"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest", "e2e"},
 	"golang.org/x/term":          {"cmd"},
 	"github.com/spf13/cobra":     {"cmd"},
 	"github.com/spf13/pflag":     {"cmd"},
