@@ -97,6 +97,10 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 		return 0, &Refusal{What: "name", Reason: err.Error()}
 	}
 	d.nextID++
+	// Until it is ranked it stands at its bid: a newcomer that displaces others
+	// in its first epoch pays for that, or respawning every epoch would be free.
+	w.quantity = -1
+	w.last = market.Allocation{Score: d.newcomer(&a), Cap: market.NoCap}
 	d.names[a.Name] = w.slot
 	d.slots[w.slot] = w
 	d.active = append(d.active, w.slot)
@@ -107,6 +111,15 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 func (d *Demon) living(name string) bool {
 	_, taken := d.names[name]
 	return taken
+}
+
+// newcomer is the score of a bid at the node's own class.
+func (d *Demon) newcomer(a *Admission) market.Bucket {
+	above := price.Absolute(a.Bid, d.base()) - d.base()
+	if d.unitNow == market.Watts {
+		above = unit.Rate(unit.MulDivSat(int64(max(0, above)), 1_000_000, int64(d.cfg.Reference)))
+	}
+	return market.BucketOf(above)
 }
 
 // roundUp rounds an amount up to a whole $J: what a person types.

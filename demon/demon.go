@@ -184,8 +184,8 @@ func (d *Demon) Step(in *Input, out *Decisions) {
 	outcome := d.price(elapsed)
 	d.charge(out)
 	out.Ended = Ended{
-		Epoch: d.epoch, Length: elapsed, Supply: d.supply, Grid: d.grid, Base: d.base(),
-		Outcome: outcome, Books: d.books,
+		Epoch: d.epoch, Length: elapsed, Supply: d.delivered(elapsed), Watts: d.cfg.Watts, Unit: d.unitNow,
+		Grid: d.grid, Base: d.base(), Outcome: outcome, Books: d.books,
 	}
 	d.now = in.Now
 	d.quote(outcome, elapsed)

@@ -134,14 +134,18 @@ type Gate struct {
 // Settlement is one wallet's line in the history of an epoch: enough, with
 // the epoch's own line, for a second program to recompute the bill.
 type Settlement struct {
-	Slot   int32
-	ID     uint64
-	Score  market.Bucket
-	Demand unit.CoreTime
-	Used   unit.CoreTime
-	Floor  unit.CoreTime
-	Energy unit.Microjoules
-	Bill   price.Bill
+	Slot    int32
+	ID      uint64
+	Bid     unit.Rate       // as ranked
+	Reserve unit.Rate       // likewise
+	Watts   unit.Microwatts // its e-class, likewise
+	Score   market.Bucket
+	Demand  unit.CoreTime // metered, before the cap
+	Cap     unit.CoreTime // most demand above its use that its wallet backed
+	Used    unit.CoreTime
+	Floor   unit.CoreTime
+	Energy  unit.Microjoules
+	Bill    price.Bill
 }
 
 // Decisions is everything a tick wants done. Its slices are reused by the
@@ -160,7 +164,9 @@ type Decisions struct {
 type Ended struct {
 	Epoch   uint64
 	Length  time.Duration
-	Supply  unit.CoreTime // for sale in it, floor included
+	Supply  unit.CoreTime // for sale in its real length, floor included
+	Watts   unit.Microwatts
+	Unit    market.Unit // the commodity that was sold
 	Grid    unit.PPM
 	Base    unit.Rate
 	Outcome market.Outcome

@@ -109,7 +109,7 @@ func (d *Demon) price(elapsed time.Duration) market.Outcome {
 		s.index = append(s.index, slot)
 		s.uses = append(s.uses, market.Use{
 			ID: w.id, Score: w.last.Score, Energy: w.watts,
-			Demand: w.ran + min(max(0, w.wanted-w.ran), w.last.Cap), Used: w.ran, Floor: w.last.Floor,
+			Demand: w.backed(), Used: w.ran, Floor: w.last.Floor,
 		})
 	}
 	s.rents = grow(s.rents, len(s.uses))
@@ -121,6 +121,17 @@ func (d *Demon) price(elapsed time.Duration) market.Outcome {
 	d.delivery.used += out.Used
 	d.delivery.misdelivered += out.Misdelivered
 	return out
+}
+
+// backed is the demand that others are priced against: what w wanted as far as
+// its money and its pacing backed it, and at least what it used. Demand that
+// nobody would have paid for sets no price.
+func (w *workload) backed() unit.CoreTime {
+	want := min(w.wanted, w.last.Cap)
+	if w.quantity >= 0 {
+		want = min(want, w.quantity)
+	}
+	return max(w.ran, want)
 }
 
 // delivered is the supply of the epoch that ended: it was quoted for the
@@ -153,8 +164,8 @@ func (d *Demon) charge(out *Decisions) {
 		w.purse.pay(bill)
 		d.observe(w, joules)
 		out.Settlements = append(out.Settlements, Settlement{
-			Slot: slot, ID: w.id, Score: w.last.Score, Demand: w.wanted, Used: w.ran,
-			Floor: w.last.Floor, Energy: joules, Bill: bill,
+			Slot: slot, ID: w.id, Bid: w.bid, Reserve: w.reserve, Watts: w.watts, Score: w.last.Score,
+			Demand: w.wanted, Cap: w.last.Cap, Used: w.ran, Floor: w.last.Floor, Energy: joules, Bill: bill,
 		})
 	}
 	for _, slot := range d.active {

@@ -56,15 +56,14 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n int) {
 		}
 		return r
 	}
+	// The sleepers first: under a hundred hogs a start waits its turn.
+	for i := range n - n/10 {
+		begin(fmt.Sprint("sleeper", i), "sleep", "3600")
+	}
 	var hogs []string
-	for i := range n {
-		name := fmt.Sprint("w", i)
-		if i%10 == 0 {
-			hogs = append(hogs, name)
-			begin(name, "sh", "-c", "while :; do :; done")
-			continue
-		}
-		begin(name, "sleep", "3600")
+	for i := range n / 10 {
+		hogs = append(hogs, fmt.Sprint("hog", i))
+		begin(hogs[i], "sh", "-c", "while :; do :; done")
 	}
 	pid := pidOf(b, dir)
 	before, from := processTime(b, pid), time.Now()
@@ -78,7 +77,7 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n int) {
 		second := time.After(time.Second)
 		for range 20 {
 			born++
-			r := begin(fmt.Sprint("mayfly", born), "true")
+			r := begin(fmt.Sprint("mayfly", born), "true") // outbid, most of them: they die waiting
 			name := hogs[rand.IntN(len(hogs))]
 			_, err := s.rpc.SetBid(b.Context(), &v1.SetBidRequest{Token: s.token, Name: name, BidMilli: 1500 + rand.Int64N(6000)})
 			if err != nil {

@@ -26,6 +26,8 @@ type TraceEpoch struct {
 	Epoch      uint64        `json:"epoch"`
 	LengthNS   int64         `json:"length_ns"`
 	SupplyNS   int64         `json:"supply_ns"`
+	WattsUW    int64         `json:"watts_uw"` // allowance; 0 = not limited
+	Unit       string        `json:"unit"`     // the commodity: cores or watts
 	GridPPM    int64         `json:"grid_ppm"`
 	Base       int64         `json:"base_ucredits_per_core_s"`
 	Spot       int64         `json:"spot_ucredits_per_core_s"`
@@ -42,8 +44,12 @@ type TraceEpoch struct {
 type TraceWallet struct {
 	Name      string `json:"name"`
 	ID        uint64 `json:"id"`
+	Bid       int64  `json:"bid_ucredits_per_core_s"`
+	Reserve   int64  `json:"reserve_ucredits_per_core_s"`
+	WattsUW   int64  `json:"watts_uw"` // its class
 	Score     int32  `json:"score_bucket"`
 	DemandNS  int64  `json:"demand_ns"`
+	CapNS     int64  `json:"cap_ns"` // most demand above its use that its wallet backed
 	UsedNS    int64  `json:"used_ns"`
 	FloorNS   int64  `json:"floor_ns"`
 	EnergyUJ  int64  `json:"energy_uj"`
@@ -73,11 +79,12 @@ func (t *trace) write(l *loop) {
 	}
 	e := &l.out.Ended
 	line := TraceEpoch{
-		Epoch: e.Epoch, LengthNS: int64(e.Length), SupplyNS: int64(e.Supply), GridPPM: int64(e.Grid),
+		Epoch: e.Epoch, LengthNS: int64(e.Length), SupplyNS: int64(e.Supply),
+		WattsUW: int64(e.Watts), Unit: e.Unit.String(), GridPPM: int64(e.Grid),
 		Base: int64(e.Base), Spot: int64(e.Outcome.Spot),
 		NodeUJ: int64(e.Books.Node), SystemUJ: int64(e.Books.System), IdleUJ: int64(e.Books.Idle),
 		LostUJ: int64(e.Books.Unattributed), MisorderNS: int64(e.Outcome.Misdelivered),
-		LateNS: int64(time.Duration(l.last - l.next)),
+		LateNS: int64(time.Duration(l.last - l.next)), Wallets: []TraceWallet{},
 	}
 	for i := range l.out.Settlements {
 		line.Wallets = append(line.Wallets, l.traceWallet(&l.out.Settlements[i]))
@@ -91,7 +98,8 @@ func (l *loop) traceWallet(s *demon.Settlement) TraceWallet {
 		name = mem.name
 	}
 	return TraceWallet{
-		Name: name, ID: s.ID, Score: int32(s.Score), DemandNS: int64(s.Demand), UsedNS: int64(s.Used),
+		Name: name, ID: s.ID, Bid: int64(s.Bid), Reserve: int64(s.Reserve), WattsUW: int64(s.Watts),
+		Score: int32(s.Score), DemandNS: int64(s.Demand), CapNS: int64(s.Cap), UsedNS: int64(s.Used),
 		FloorNS: int64(s.Floor), EnergyUJ: int64(s.Energy), EnergyUC: int64(s.Bill.Energy),
 		RentUC: int64(s.Bill.Rent), ErasureUC: int64(s.Bill.Erasure),
 	}
