@@ -21,6 +21,11 @@ func joinMarket(ctx context.Context, o opening) (session, error) {
 			return nil, fmt.Errorf("no market runs here (looked in %s); start one with maxwell run or maxwell up", dir)
 		}
 	}
+	if o.tests.trace != "" { // the market's working directory is not ours
+		if o.tests.trace, err = filepath.Abs(o.tests.trace); err != nil {
+			return nil, fmt.Errorf("find the trace's folder: %w", err)
+		}
+	}
 	s, err := node.Join(ctx, node.JoinOptions{Dir: dir, Client: o.client, Version: thisBuild().Version, Settings: settings(o)})
 	if err != nil {
 		return nil, err
