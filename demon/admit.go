@@ -100,6 +100,7 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 	// Until it is ranked it stands at its bid: a newcomer that displaces others
 	// in its first epoch pays for that, or respawning every epoch would be free.
 	w.quantity = -1
+	w.bid, w.watts, w.reserve = price.Absolute(a.Bid, d.base()), d.wattsOf(w), d.reserveOf(w)
 	w.last = market.Allocation{Score: d.newcomer(&a), Cap: market.NoCap}
 	d.names[a.Name] = w.slot
 	d.slots[w.slot] = w

@@ -357,3 +357,27 @@ func TestAutoLastsForItsHorizon(t *testing.T) {
 		t.Errorf("spent %.1f %% of what it had at the horizon, want 95 to 100", 100*spent)
 	}
 }
+
+// TestNewcomerPaysForWhomItDisplaces: before it was ever ranked a wallet is
+// priced at its bid, in core time and in watts alike.
+func TestNewcomerPaysForWhomItDisplaces(t *testing.T) {
+	for name, watts := range map[string]unit.Microwatts{"cores": 0, "watts": 10_000_000} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, func(c *Config) { c.Watts, c.Floor = watts, -1 })
+			old := b.admit(Admission{Name: "old", Budget: 100 * dollar, Bid: 4000})
+			for range 10 {
+				b.pass(tick, map[int32]time.Duration{old: tick})
+			}
+			if got := b.out.Ended.Unit.String(); got != name {
+				t.Fatalf("the commodity is %s, want %s", got, name)
+			}
+			young := b.admit(Admission{Name: "young", Budget: 100 * dollar, Bid: 8000})
+			b.pass(tick, map[int32]time.Duration{young: tick, old: 0})
+			l := b.line(young)
+			// 50 ms of a core that "old" wanted for 3x above physics: 1.5 $J.
+			if want := 1500 * dollar / 1000; l.Spent.Rent < want*98/100 || l.Spent.Rent > want {
+				t.Errorf("paid %v rent, want just below %v", l.Spent.Rent, want)
+			}
+		})
+	}
+}

@@ -140,8 +140,8 @@ type Settlement struct {
 	Reserve unit.Rate       // likewise
 	Watts   unit.Microwatts // its e-class, likewise
 	Score   market.Bucket
-	Demand  unit.CoreTime // metered, before the cap
-	Cap     unit.CoreTime // most demand above its use that its wallet backed
+	Demand  unit.CoreTime // metered; priced as at most Cap, at least Used
+	Cap     unit.CoreTime // most demand that its money and its pacing backed
 	Used    unit.CoreTime
 	Floor   unit.CoreTime
 	Energy  unit.Microjoules

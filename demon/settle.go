@@ -126,12 +126,14 @@ func (d *Demon) price(elapsed time.Duration) market.Outcome {
 // backed is the demand that others are priced against: what w wanted as far as
 // its money and its pacing backed it, and at least what it used. Demand that
 // nobody would have paid for sets no price.
-func (w *workload) backed() unit.CoreTime {
-	want := min(w.wanted, w.last.Cap)
+func (w *workload) backed() unit.CoreTime { return max(w.ran, min(w.wanted, w.backing())) }
+
+// backing is the most demand that w's money and its pacing back.
+func (w *workload) backing() unit.CoreTime {
 	if w.quantity >= 0 {
-		want = min(want, w.quantity)
+		return min(w.last.Cap, w.quantity)
 	}
-	return max(w.ran, want)
+	return w.last.Cap
 }
 
 // delivered is the supply of the epoch that ended: it was quoted for the
@@ -165,7 +167,7 @@ func (d *Demon) charge(out *Decisions) {
 		d.observe(w, joules)
 		out.Settlements = append(out.Settlements, Settlement{
 			Slot: slot, ID: w.id, Bid: w.bid, Reserve: w.reserve, Watts: w.watts, Score: w.last.Score,
-			Demand: w.wanted, Cap: w.last.Cap, Used: w.ran, Floor: w.last.Floor, Energy: joules, Bill: bill,
+			Demand: w.wanted, Cap: w.backing(), Used: w.ran, Floor: w.last.Floor, Energy: joules, Bill: bill,
 		})
 	}
 	for _, slot := range d.active {

@@ -49,7 +49,7 @@ type TraceWallet struct {
 	WattsUW   int64  `json:"watts_uw"` // its class
 	Score     int32  `json:"score_bucket"`
 	DemandNS  int64  `json:"demand_ns"`
-	CapNS     int64  `json:"cap_ns"` // most demand above its use that its wallet backed
+	CapNS     int64  `json:"cap_ns"` // most demand that its money and its pacing backed
 	UsedNS    int64  `json:"used_ns"`
 	FloorNS   int64  `json:"floor_ns"`
 	EnergyUJ  int64  `json:"energy_uj"`
