@@ -23,7 +23,10 @@ type loop struct {
 	demon *demon.Demon
 	clock host.Clock
 	wake  int // eventfd: commands are waiting
-	queue chan func()
+
+	deathFD int // readable when trees became empty; -1 if nobody tells
+	deaths  []int
+	queue   chan func()
 
 	members []*member // by slot; nil = none
 	in      demon.Input
@@ -67,7 +70,11 @@ func newLoop(m *Market) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open wake descriptor: %w", err)
 	}
-	return &loop{m: m, wake: fd, queue: make(chan func(), queueLength)}, nil
+	l := &loop{m: m, wake: fd, deathFD: -1, queue: make(chan func(), queueLength)}
+	if w, ok := m.enforcer.(watcher); ok {
+		l.deathFD = w.DeathFD()
+	}
+	return l, nil
 }
 
 // do runs f on the loop's thread and waits for it. It returns false when the
@@ -161,7 +168,7 @@ func (l *loop) deadlineOfTick() unit.Instant {
 
 // sleep waits until the deadline or a command, whichever is first.
 func (l *loop) sleep(until unit.Instant) bool {
-	fds := [1]unix.PollFd{{Fd: int32(l.wake), Events: unix.POLLIN}}
+	fds := [2]unix.PollFd{{Fd: int32(l.wake), Events: unix.POLLIN}, {Fd: int32(l.deathFD), Events: unix.POLLIN}}
 	for {
 		left := max(0, time.Duration(until-l.clock.Now()))
 		ts := unix.NsecToTimespec(int64(left))
@@ -172,7 +179,36 @@ func (l *loop) sleep(until unit.Instant) bool {
 		case err != nil:
 			panic(fmt.Sprintf("node: wait for the next tick: %v", err))
 		}
-		return n > 0
+		if fds[1].Revents != 0 {
+			l.mourn()
+		}
+		return n > 0 && fds[0].Revents != 0
+	}
+}
+
+// watcher is an enforcement that is told by the kernel when a tree is empty.
+type watcher interface {
+	DeathFD() int
+	Deaths(list []int) ([]int, error)
+}
+
+// mourn notes whose trees became empty. Somebody waits for the burial of those
+// that are ending.
+func (l *loop) mourn() {
+	list, err := l.m.enforcer.(watcher).Deaths(l.deaths[:0])
+	if err != nil {
+		l.m.fault("read deaths", err)
+		l.deathFD = -1 // asked from time to time instead
+		return
+	}
+	l.deaths = list
+	for _, slot := range list {
+		if slot >= len(l.members) || l.members[slot] == nil {
+			continue
+		}
+		mem := l.members[slot]
+		mem.emptied = true
+		l.hurry = l.hurry || mem.ending
 	}
 }
 
@@ -239,7 +275,7 @@ func (l *loop) read(now unit.Instant) {
 		if mem == nil {
 			continue
 		}
-		in.Usage[slot].Populated = mem.populated()
+		in.Usage[slot].Populated = mem.populated(now)
 		in.Usage[slot].PeakMemory = unit.Bytes(mem.peak.Load())
 		in.Usage[slot].OOMKills = mem.ooms.Load()
 		in.Usage[slot].PidsRefused = mem.pidsRefused.Load()

@@ -26,6 +26,8 @@ type member struct {
 	windowed bool         // enforcement may have stopped it in the epoch that ended
 	killed   bool         // SIGKILL was sent to the whole tree
 	killAt   unit.Instant // not again before
+	emptied  bool         // the kernel told that its tree became empty
+	askAt    unit.Instant // when to ask without having been told
 	ending   bool         // its main process ended, or it is dying: ask whether it is empty
 
 	childExit int32
@@ -43,13 +45,23 @@ type member struct {
 	buried   chan struct{} // closed when the group is gone and the slot free
 }
 
-// populated asks the kernel only about those that may be empty: a file read a
-// workload a tick would cost a thousand workloads more than the market does.
-func (mem *member) populated() bool {
+// askEvery is how often a tree that should be empty is asked when the kernel
+// gave no notice that it is.
+const askEvery = 50 * time.Millisecond
+
+// populated asks the kernel only about those that may be empty, and when the
+// kernel tells of empty trees, only after it did: a file read a workload a tick
+// would cost a thousand workloads more than the market does.
+func (mem *member) populated(now unit.Instant) bool {
 	if !mem.ending {
 		return mem.started
 	}
+	if !mem.emptied && now < mem.askAt {
+		return true
+	}
+	mem.askAt = now + unit.Instant(askEvery)
 	alive, err := mem.group.Populated()
+	mem.emptied = mem.emptied && err == nil && !alive
 	return err != nil || alive
 }
 
