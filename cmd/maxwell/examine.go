@@ -13,6 +13,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/signal"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
+	"github.com/maxwell-hypervisor/maxwell/internal/node"
 	"github.com/maxwell-hypervisor/maxwell/internal/report"
 	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
 	"github.com/maxwell-hypervisor/maxwell/price"
@@ -132,8 +133,15 @@ func examineMeter(roots host.Roots, c meter.Config) report.Finding {
 }
 
 // repairAll removes what killed markets left: marked directories that no
-// living market holds.
+// living market holds, and the files of a dead one in the runtime directory.
 func repairAll(roots host.Roots) ([]report.Repaired, error) {
+	dir, err := host.RuntimeDir(roots, os.Geteuid(), os.Getenv)
+	if err == nil {
+		err = node.Tidy(dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("repair: %w", err)
+	}
 	actions, err := cgroup.Repair(roots)
 	if err != nil {
 		return nil, fmt.Errorf("repair: %w", err)

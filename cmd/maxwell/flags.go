@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -101,10 +103,8 @@ func offer(cmd *cobra.Command, name string, choices ...string) {
 // choice is a flag with a closed set of words.
 func choice(target *string, words ...string) *value[string] {
 	parse := func(text string) (string, error) {
-		for _, w := range words {
-			if w == text {
-				return text, nil
-			}
+		if slices.Contains(words, text) {
+			return text, nil
 		}
 		return "", &fleet.Problem{Text: text, Reason: "unknown choice", Fix: "write " + orList(words)}
 	}
@@ -118,9 +118,10 @@ func orList(words []string) string {
 	case 1:
 		return words[0]
 	}
-	text := words[0]
+	var text strings.Builder
+	text.WriteString(words[0])
 	for _, w := range words[1 : len(words)-1] {
-		text += ", " + w
+		text.WriteString(", " + w)
 	}
-	return text + " or " + words[len(words)-1]
+	return text.String() + " or " + words[len(words)-1]
 }

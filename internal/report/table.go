@@ -49,13 +49,14 @@ func (s *Snapshot) Line() string {
 	for i := range s.Workloads {
 		cores += s.Workloads[i].CoresNow
 	}
-	text := fmt.Sprintf("maxwell: %5.1f s  spot %s  %s  %s  %s", s.At.Seconds(), s.Price.Spot.Short(), coresText(cores), s.Node.Power.Short(), s.Node.Energy.Short())
+	var text strings.Builder
+	text.WriteString(fmt.Sprintf("maxwell: %5.1f s  spot %s  %s  %s  %s", s.At.Seconds(), s.Price.Spot.Short(), coresText(cores), s.Node.Power.Short(), s.Node.Energy.Short()))
 	for _, state := range []string{"pending", "running", "waiting", "broke", "paused", "dying", "dead"} {
 		if states[state] > 0 {
-			text += fmt.Sprintf("  %d %s", states[state], state)
+			text.WriteString(fmt.Sprintf("  %d %s", states[state], state))
 		}
 	}
-	return text
+	return text.String()
 }
 
 func coresText(c unit.MilliCores) string { return fmt.Sprintf("%d.%02d cores", c/1000, c%1000/10) }

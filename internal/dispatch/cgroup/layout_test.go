@@ -17,17 +17,18 @@ import (
 func relative(r host.Roots, p plan) string {
 	var words []string
 	for _, q := range p.places {
-		word := strings.TrimPrefix(q.parent, r.Path("/sys/fs/cgroup"))
+		var word strings.Builder
+		word.WriteString(strings.TrimPrefix(q.parent, r.Path("/sys/fs/cgroup")))
 		if q.v2 {
-			word += "@2"
+			word.WriteString("@2")
 		}
 		if q.leaf {
-			word += "!"
+			word.WriteString("!")
 		}
 		for _, c := range q.carries {
-			word += " " + string(c)
+			word.WriteString(" " + string(c))
 		}
-		words = append(words, word)
+		words = append(words, word.String())
 	}
 	return strings.Join(words, "; ")
 }

@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,11 +31,11 @@ func (m mix) script() string {
 	if m.sleeper {
 		one = sleeperScript
 	}
-	script := ""
+	var script strings.Builder
 	for range m.threads - 1 {
-		script += "(" + one + ") & "
+		script.WriteString("(" + one + ") & ")
 	}
-	return script + one
+	return script.String() + one
 }
 
 func TestMixesOnTwoProcessors(t *testing.T) {
