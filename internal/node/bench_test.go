@@ -95,6 +95,40 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n int) {
 	}
 }
 
+// BenchmarkBirth is one short workload from admission to burial in a market of
+// nobody else: the time it takes, and what the market process spends on it.
+func BenchmarkBirth(b *testing.B) {
+	dir := b.TempDir()
+	s, err := Join(b.Context(), JoinOptions{Dir: dir, Client: "bench", Settings: Settings{Enforce: "cgroup", Epoch: time.Second}})
+	if err != nil {
+		b.Skipf("maxwell-skip: cgroup: %v", err)
+	}
+	defer func() {
+		if _, err := s.Leave(context.Background()); err != nil {
+			b.Error(err)
+		}
+	}()
+	go func() {
+		for range s.Events() {
+		}
+	}()
+	pid := pidOf(b, dir)
+	before, born := processTime(b, pid), 0
+	for b.Loop() {
+		born++
+		r, err := s.Start(b.Context(), Workload{
+			Terms: &v1.AdmitRequest{Name: fmt.Sprint("m", born)}, Spec: launch.Spec{Args: []string{"true"}},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := r.Result(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(processTime(b, pid)-before)/float64(born)/1e3, "market-us/birth")
+}
+
 func pidOf(b *testing.B, dir string) int {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {

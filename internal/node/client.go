@@ -27,6 +27,7 @@ type JoinOptions struct {
 	Version  string
 	Settings Settings // used only when this client starts the market
 	Program  string   // binary with the hidden verbs; empty = this one
+	Existing bool     // join a market that runs; start none
 }
 
 // Session is one client's place in the market.
@@ -50,8 +51,8 @@ type Session struct {
 // joinTimeout bounds the wait for a market to start, or for an old one to end.
 const joinTimeout = 20 * time.Second
 
-// errNoMarket says that nothing listens on the socket.
-var errNoMarket = errors.New("no market")
+// ErrNoMarket says that nothing listens on the socket.
+var ErrNoMarket = errors.New("no market")
 
 // SocketName and LockName are the files of a market in the runtime directory.
 const (
@@ -68,7 +69,7 @@ func Join(ctx context.Context, o JoinOptions) (*Session, error) {
 		switch {
 		case err == nil:
 			return s, nil
-		case errors.Is(err, errNoMarket):
+		case errors.Is(err, ErrNoMarket) && !o.Existing:
 			err = startMarket(o)
 		case connect.CodeOf(err) == connect.CodeUnavailable:
 			err = nil // it is closing: wait for its lock below
@@ -92,7 +93,7 @@ func dial(ctx context.Context, o JoinOptions) (*Session, error) {
 	probe, err := net.Dial("unix", socket)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
-			return nil, errNoMarket
+			return nil, ErrNoMarket
 		}
 		return nil, fmt.Errorf("connect to the market: %w", err)
 	}
@@ -212,25 +213,28 @@ func (s *Session) Leave(ctx context.Context) (*v1.Snapshot, error) {
 	s.http.CloseIdleConnections()
 	if err != nil {
 		// The market died: its watchdog cleans up while it holds the lock.
-		wait := waitUnlocked(ctx, s.dir, 10*time.Second)
-		return nil, errors.Join(fmt.Errorf("%w: %w; see %s", ErrMarketDied, s.plain(err),
-			filepath.Join(s.dir, LogName)), wait)
+		return nil, errors.Join(s.plain(err), waitUnlocked(ctx, s.dir, watchdogPatience), Tidy(s.dir))
 	}
 	return r.GetSnapshot(), nil
 }
 
-// plain strips the RPC's code from an error: the text is meant for people.
+// watchdogPatience bounds the wait for a watchdog: it ends storms of hundreds
+// within a second.
+const watchdogPatience = 10 * time.Second
+
+// plain strips the RPC's code from an error: the text is meant for people. An
+// error that the market did not send is the connection's: the market is gone.
 func (s *Session) plain(err error) error {
-	if err == nil {
-		return nil
-	}
-	if c, ok := errors.AsType[*connect.Error](err); ok {
-		if c.Code() == connect.CodeUnavailable || c.Code() == connect.CodeUnknown {
-			return ErrMarketDied
-		}
+	c, ok := errors.AsType[*connect.Error](err)
+	switch {
+	case !ok:
+		return err
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return errors.New(strings.TrimSpace(c.Message()))
+	case !connect.IsWireError(err) || c.Code() == connect.CodeUnavailable || c.Code() == connect.CodeUnknown:
+		return fmt.Errorf("%w; see %s", ErrMarketDied, filepath.Join(s.dir, LogName))
 	}
-	return err
+	return errors.New(strings.TrimSpace(c.Message()))
 }
 
 // waitUnlocked waits until nobody holds the market's lock, at most for d.

@@ -365,6 +365,9 @@ func (l *loop) apply(now unit.Instant) {
 func (l *loop) tell() {
 	for i := range l.out.Events {
 		e := &l.out.Events[i]
+		if e.Kind == demon.EventAdmitted || e.Kind == demon.EventStarted {
+			continue // the client did these itself
+		}
 		if mem := l.members[e.Slot]; mem != nil {
 			mem.session.push(l.m.event(l, mem, e))
 		}

@@ -171,7 +171,12 @@ func (m *Market) wait(ctx context.Context) {
 	}
 }
 
-// endAll ends every session: the market was told to stop.
+// leavePatience is how long a market that was told to stop waits for its
+// clients to read what became of their workloads.
+const leavePatience = 2 * time.Second
+
+// endAll ends every session's workloads, and lets the clients leave by
+// themselves: the market was told to stop.
 func (m *Market) endAll() {
 	m.mu.Lock()
 	m.closing = true
@@ -181,6 +186,22 @@ func (m *Market) endAll() {
 	}
 	m.mu.Unlock()
 	for _, s := range list {
-		m.end(s)
+		m.endMembers(s)
 	}
+	patience := time.After(leavePatience)
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for m.clients() > 0 {
+		select {
+		case <-patience:
+			return
+		case <-look.C:
+		}
+	}
+}
+
+func (m *Market) clients() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.session)
 }

@@ -81,7 +81,9 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 		r.err = s.plain(err)
 	}
 	s.crew.Go(func() { s.reports(r.Name, report) })
-	s.crew.Go(func() { r.wait(w.OnChange) })
+	life, over := context.WithCancel(context.Background())
+	s.crew.Go(func() { defer over(); r.wait(w.OnChange) })
+	s.crew.Go(func() { r.orphaned(life) })
 	return r, nil
 }
 
@@ -139,6 +141,20 @@ func (r *Running) wait(onChange func(launch.Status)) {
 		return
 	}
 	r.out = out
+}
+
+// orphaned ends the main process when the market has died and nobody else did:
+// its watchdog was killed too. Nothing runs that nobody meters; what the
+// process leaves is for repair. Owner: Session; end: the process's.
+func (r *Running) orphaned(life context.Context) {
+	select {
+	case <-life.Done():
+		return
+	case <-r.s.gone:
+	}
+	if err := waitUnlocked(life, r.s.dir, watchdogPatience); err == nil {
+		_ = r.Signal(syscall.SIGKILL) // ESRCH: it has just ended
+	}
 }
 
 // Done is closed when the workload's tree is gone and paid for.

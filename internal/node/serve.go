@@ -38,6 +38,10 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	}
 	defer lock.Close()
 	_ = os.Truncate(filepath.Join(dir, LogName), 0)
+	if err := removeSockets(dir); err != nil {
+		ready(err)
+		return err
+	}
 	m, err := open(dir, s, lock)
 	if err != nil {
 		ready(err)
@@ -83,6 +87,37 @@ func takeLock(path string) (*os.File, error) {
 		}
 		_ = f.Close()
 	}
+}
+
+// Tidy removes the files of a dead market from its runtime directory: its
+// lock and its sockets. A living market's lock is held, and then nothing is
+// touched.
+func Tidy(dir string) error {
+	path := filepath.Join(dir, LockName)
+	if _, err := os.Stat(path); err != nil {
+		return nil // ended in order, or never was
+	}
+	lock, err := takeLock(path)
+	if errors.Is(err, ErrTaken) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	return errors.Join(removeSockets(dir), os.Remove(path))
+}
+
+// removeSockets removes the market's own socket and those of its groups. The
+// caller holds the lock: they are a dead market's.
+func removeSockets(dir string) error {
+	sockets, err := filepath.Glob(filepath.Join(dir, "*.sock"))
+	for _, name := range sockets {
+		if gone := os.Remove(name); gone != nil && !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
 }
 
 // open finds out what the machine can do and wires it together.

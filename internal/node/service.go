@@ -198,7 +198,9 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 		return nil, err
 	}
 	m := s.m
-	m.inspect(mem) // a cap may be what ended it
+	if mem.limits.Memory > 0 || mem.limits.Pids > 0 {
+		m.inspect(mem) // a cap may be what ended it
+	}
 	m.loop.do(func() {
 		if mem.hasExit {
 			return

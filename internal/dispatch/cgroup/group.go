@@ -340,6 +340,10 @@ func (g *Group) Remove() error {
 	}
 	for len(g.left) > 0 {
 		last := g.left[len(g.left)-1] // the identity goes last
+		if unix.Rmdir(last) == nil {  // the rule; what follows is for what somebody left inside
+			g.left = g.left[:len(g.left)-1]
+			continue
+		}
 		if last != g.unified {
 			if _, swept := sweep(last, unix.SIGKILL, removePatience); swept != nil {
 				return errors.Join(err, swept)
