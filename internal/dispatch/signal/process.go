@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -96,10 +97,35 @@ func (p *Process) next() (event, error) {
 	return e, nil
 }
 
-// reallyStopped asks the shim: after ^Z and fg the news of the stop is stale.
+// reallyStopped asks the shim: after ^Z and fg the news of the stop is stale. A
+// ^Z stops us too, but on a busy machine a moment later than the command, so
+// that moment is waited for first: we wake up after fg. An answer can be stale
+// as well, if we were stopped while it was under way; then it took longer than
+// answers do, and the question is repeated.
 func (p *Process) reallyStopped() bool {
-	if sendJSON(p.channel(), request{State: true}) != nil {
-		return false
+	time.Sleep(stopTime)
+	for try := 0; ; try++ {
+		asked := time.Now()
+		stopped, err := p.ask()
+		if err != nil || !stopped {
+			return false
+		}
+		if time.Since(asked) < answerTime || try == answerTries {
+			return true
+		}
+	}
+}
+
+const (
+	stopTime    = 100 * time.Millisecond
+	answerTime  = 20 * time.Millisecond // it takes 0.1 ms; nobody stops and continues a program faster
+	answerTries = 50                    // on a machine so busy that no answer is fast
+)
+
+// ask asks the shim whether the command is stopped, and keeps other news.
+func (p *Process) ask() (bool, error) {
+	if err := sendJSON(p.channel(), request{State: true}); err != nil {
+		return false, err
 	}
 	held := p.queue
 	p.queue = nil
@@ -107,7 +133,7 @@ func (p *Process) reallyStopped() bool {
 		e, err := p.next()
 		if err != nil || e.Event == eventState {
 			p.queue = held
-			return err == nil && e.Stopped
+			return e.Stopped, err
 		}
 		held = append(held, e)
 	}
