@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/node"
@@ -16,17 +16,12 @@ func joinMarket(ctx context.Context, o opening) (session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if o.existing {
-		if _, err := os.Stat(filepath.Join(dir, node.SocketName)); err != nil {
-			return nil, fmt.Errorf("no market runs here (looked in %s); start one with maxwell run or maxwell up", dir)
-		}
+	s, err := node.Join(ctx, node.JoinOptions{
+		Dir: dir, Client: o.client, Version: thisBuild().Version, Settings: settings(o), Existing: o.existing,
+	})
+	if errors.Is(err, node.ErrNoMarket) {
+		return nil, fmt.Errorf("no market runs here (looked in %s); start one with maxwell run or maxwell up", dir)
 	}
-	if o.tests.trace != "" { // the market's working directory is not ours
-		if o.tests.trace, err = filepath.Abs(o.tests.trace); err != nil {
-			return nil, fmt.Errorf("find the trace's folder: %w", err)
-		}
-	}
-	s, err := node.Join(ctx, node.JoinOptions{Dir: dir, Client: o.client, Version: thisBuild().Version, Settings: settings(o)})
 	if err != nil {
 		return nil, err
 	}

@@ -186,7 +186,7 @@ func (r *fleetRun) live(ctx context.Context, signals <-chan os.Signal) (syscall.
 			}
 		case e, open := <-events:
 			if !open {
-				return 0, errors.New("the market ended unexpectedly")
+				return 0, nil // leaving says why
 			}
 			r.event(e)
 		case <-second.C:
