@@ -64,6 +64,7 @@ type Counters struct {
 	CPU         unit.CoreTime
 	PeakMemory  unit.Bytes
 	OOMKills    uint64
+	Processes   int64 // and threads, now; 0 where nobody counts them
 	PidsRefused uint64
 }
 

@@ -27,6 +27,7 @@ type member struct {
 	killed   bool         // SIGKILL was sent to the whole tree
 	killAt   unit.Instant // not again before
 	emptied  bool         // the kernel told that its tree became empty
+	gone     bool         // ending, and seen empty: nothing enters it any more
 	askAt    unit.Instant // when to ask without having been told
 	ending   bool         // its main process ended, or it is dying: ask whether it is empty
 
@@ -56,12 +57,15 @@ func (mem *member) populated(now unit.Instant) bool {
 	if !mem.ending {
 		return mem.started
 	}
+	if mem.gone {
+		return false
+	}
 	if !mem.emptied && now < mem.askAt {
 		return true
 	}
 	mem.askAt = now + unit.Instant(askEvery)
 	alive, err := mem.group.Populated()
-	mem.emptied = mem.emptied && err == nil && !alive
+	mem.emptied, mem.gone = false, err == nil && !alive
 	return err != nil || alive
 }
 
@@ -79,6 +83,7 @@ func (m *Market) inspect(mem *member) {
 		mem.cpu.Store(max(mem.cpu.Load(), int64(c.CPU)))
 	}
 	mem.ooms.Store(c.OOMKills)
+	mem.processes.Store(c.Processes)
 	mem.pidsRefused.Store(c.PidsRefused)
 }
 

@@ -286,6 +286,7 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 		c.OOMKills = uint64(number(g.memory.file("memory.oom_control"), "oom_kill", 1))
 	}
 	if g.pids.dir != "" {
+		c.Processes = number(g.pids.file("pids.current"), "", 1)
 		c.PidsRefused = uint64(number(g.pids.file("pids.events"), "max", 1))
 	}
 	if _, err := os.Stat(g.roster()); err != nil {

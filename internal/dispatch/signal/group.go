@@ -197,7 +197,7 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 	g.pollLocked()
 	return dispatch.Counters{
 		CPU: unit.CoreTime(g.last.CPU), PeakMemory: unit.Bytes(g.last.PeakMemory),
-		OOMKills: uint64(g.last.Oom), PidsRefused: uint64(g.last.Refused),
+		OOMKills: uint64(g.last.Oom), Processes: int64(g.last.Threads), PidsRefused: uint64(g.last.Refused),
 	}, nil
 }
 
