@@ -98,7 +98,9 @@ func (l Mounts) Visible() Mounts {
 	children := make(map[int]Mounts, len(l))
 	for _, m := range l {
 		byID[m.ID] = m
-		children[m.Parent] = append(children[m.Parent], m)
+		if m.Parent != m.ID { // the first ram disk is its own parent: "1 1 0:2 / /"
+			children[m.Parent] = append(children[m.Parent], m)
+		}
 	}
 	var seen Mounts
 	for _, m := range l {

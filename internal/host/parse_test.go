@@ -51,6 +51,26 @@ func TestVisibleDropsCoveredMounts(t *testing.T) {
 	}
 }
 
+// A machine that never left its first ram disk shows it as its own parent.
+func TestVisibleBelowARootThatIsItsOwnParent(t *testing.T) {
+	list, err := ParseMounts([]byte(`1 1 0:2 / / rw - rootfs none rw
+20 1 0:20 / /proc rw - proc proc rw
+27 1 0:25 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+28 1 0:26 / /sys rw - sysfs sysfs rw
+29 28 0:25 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []int
+	for _, m := range list.Visible() {
+		ids = append(ids, m.ID)
+	}
+	if want := []int{1, 20, 28, 29}; !slices.Equal(ids, want) {
+		t.Errorf("visible = %v; want %v", ids, want)
+	}
+}
+
 func TestParseMembership(t *testing.T) {
 	got, err := ParseMembership([]byte("11:cpu,cpuacct:/a:b\n9:name=systemd:/s\n2:pids:/p (deleted)\n0::/u\n"))
 	want := Membership{

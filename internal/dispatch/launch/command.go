@@ -106,7 +106,13 @@ func lookPath(name, dir, path string) (string, error) {
 		if !strings.Contains(file, "/") {
 			file = "./" + file
 		}
-		err := executable(file)
+		info, err := os.Stat(file)
+		if err != nil {
+			// Not there, or in a directory that may not be searched: bash,
+			// dash and busybox all go on, and say 127 at the end.
+			continue
+		}
+		err = permitted(info)
 		if err == nil {
 			return file, nil
 		}
@@ -126,6 +132,11 @@ func executable(file string) error {
 	if err != nil {
 		return plain(err)
 	}
+	return permitted(info)
+}
+
+// permitted checks the kind and the mode of a file that is there.
+func permitted(info fs.FileInfo) error {
 	if info.IsDir() {
 		return syscall.EISDIR
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 )
 
 // run starts a command, collects its output and waits for its end.
@@ -104,6 +106,35 @@ func TestCommandsThatCannotRun(t *testing.T) {
 	}
 }
 
+// A directory of PATH that may not be searched hides its programs; it does not
+// turn an unknown name into one that may not be run.
+func TestClosedDirectoryInPath(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "hidden"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.Chmod(dir, 0o700) }()
+	if os.Geteuid() == 0 { // root searches every directory; this thread does not for a while
+		if _, err := unix.SetfsuidRetUid(65534); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = unix.SetfsuidRetUid(0) }()
+	}
+	_, err := lookPath("hidden", "", dir+":/usr/bin")
+	if e, ok := errors.AsType[*ExecError](err); !ok || e.Code != CodeNotFound {
+		t.Errorf("by name: %v, want code %d", err, CodeNotFound)
+	}
+	_, err = lookPath(filepath.Join(dir, "hidden"), "", "")
+	if e, ok := errors.AsType[*ExecError](err); !ok || e.Code != CodeNotExecutable {
+		t.Errorf("by path: %v, want code %d", err, CodeNotExecutable)
+	}
+}
+
 func TestStopsAreSeen(t *testing.T) {
 	p, err := Start(Spec{Args: []string{"sh", "-c", "kill -STOP $$; exit 3"}}, dispatch.Placement{})
 	if err != nil {
@@ -186,8 +217,7 @@ func TestInvoker(t *testing.T) {
 
 func TestCredentialIsDropped(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Log("not root: there is nothing to drop")
-		return
+		hosttest.Skip(t, "root", "there is nothing to drop")
 	}
 	out, _ := run(t, Spec{
 		Args:       []string{"id", "-u"},
