@@ -176,7 +176,7 @@ func TestFilesFindsTheStarved(t *testing.T) {
 		}
 	}
 	cpu := lastCPU(t)
-	w.start(filepath.Dir(w.parent.Dir), cpu, "/bin/sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
+	w.stranger(cpu, "/bin/sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
 	w.start(g.Dir, cpu, "/bin/sh", "-c", spin)
 	eventually(t, "the waiting of slot 0 is seen", func() bool {
 		f.debt = -1 << 60 // the market's counter tells nothing: only the rotation can find it

@@ -44,16 +44,12 @@ func checkDescendantsAreCharged(t *testing.T, w *world, k *kernel) {
 // checkSystemAndSelf: time of nobody's tasks is the system's, and ours is also
 // shown by itself.
 func checkSystemAndSelf(t *testing.T, w *world, k *kernel) {
-	g, outside := w.group("g"), filepath.Dir(w.parent.Dir)
+	g := w.group("g")
 	if err := k.Add(0, g); err != nil {
 		t.Fatal(err)
 	}
 	w.start(g.Dir, -1, "/bin/sh", "-c", spin)
-	other, err := launch(outside, -1, "/bin/sh", "-c", spin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
+	w.stranger(-1, "/bin/sh", "-c", spin)
 	ran(t, k, 0, 10*time.Millisecond)
 
 	samples := make([]Sample, 1)

@@ -112,8 +112,8 @@ func (w *world) group(name string) host.CgroupRef {
 	return ref
 }
 
-// start starts a command in a cgroup2 directory, on one processor or on any
-// (cpu < 0), and kills its session at the end of the test.
+// start starts a command in a cgroup2 directory of this world, on one processor
+// or on any (cpu < 0), and kills the group at the end of the test.
 func (w *world) start(dir string, cpu int, args ...string) *exec.Cmd {
 	w.t.Helper()
 	cmd, err := launch(dir, cpu, args...)
@@ -128,6 +128,20 @@ func (w *world) start(dir string, cpu int, args ...string) *exec.Cmd {
 		}
 	})
 	return cmd
+}
+
+// stranger starts a command beside the world, in the group that the test itself
+// may be in, and ends it alone at the end of the test.
+func (w *world) stranger(cpu int, args ...string) {
+	w.t.Helper()
+	cmd, err := launch(filepath.Dir(w.parent.Dir), cpu, args...)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 }
 
 func launch(dir string, cpu int, args ...string) (*exec.Cmd, error) {
