@@ -381,3 +381,20 @@ func TestNewcomerPaysForWhomItDisplaces(t *testing.T) {
 		})
 	}
 }
+
+// TestSmallBudgetIsWarned: what is locked for a workload's own death cannot be
+// spent, so warnings count the rest; of 25 $J more than a fifth is locked.
+func TestSmallBudgetIsWarned(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Sigma = 500_000 })
+	slot := b.admit(Admission{Name: "a", Budget: 25 * dollar})
+	b.alone(slot, 100)
+	var warned []int32
+	for _, e := range b.log {
+		if e.Kind == EventWarned && e.What == apoptosis.Insolvent {
+			warned = append(warned, e.Percent)
+		}
+	}
+	if len(warned) != 2 || warned[0] != 80 || warned[1] != 95 {
+		t.Errorf("warned at %v %% before it was broke, want 80 and 95", warned)
+	}
+}
