@@ -3,7 +3,7 @@
 #   make                build and test
 #   make test           go test -race ./...
 #   make lint           format, vet, go fix, golangci-lint
-#   make generate       BPF objects and API code (clang-16, llvm-16, protoc)
+#   make generate       BPF objects, API code (clang-16, llvm-16, protoc), manual, picture
 #   make fuzz           every fuzz target for FUZZTIME (30s)
 #   make sim            10,000 simulation seeds
 #   make bench          a table of all benchmarks: BENCHTIME (100ms), BENCHCOUNT (6)

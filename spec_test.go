@@ -19,7 +19,7 @@ const specification = "SPECIFICATION.md"
 var promised = []string{
 	"A1", "A1b", "A2", "A3", "E", "L", "P1", "P2", "P3", "X", "EQ", "H",
 	"M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M9", "M11", "M12",
-	"I1", "I2", "I3", "I4", "I5", "I6",
+	"I1", "I2", "I3", "I4", "I5", "I6", "I7",
 }
 
 // namedTest is a link to a test: [TestP1Feasible](market/property_test.go).
