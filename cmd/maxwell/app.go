@@ -55,6 +55,8 @@ type session interface {
 	Node() *v1.Node
 	Events() <-chan *v1.Event
 	Gone() <-chan struct{}
+	// Admit takes a place for a later Start of the same name.
+	Admit(ctx context.Context, terms *v1.AdmitRequest) error
 	Start(ctx context.Context, j job) (running, error)
 	Snapshot(ctx context.Context, own bool) (*v1.Snapshot, error)
 	Stop(ctx context.Context, name string, now bool) error

@@ -19,6 +19,7 @@ import (
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -302,7 +303,7 @@ func TestUpOnPaper(t *testing.T) {
 	f := newFakeMarket()
 	f.story = []*v1.Event{{Kind: "broke", LeftNs: int64(2 * time.Second)}}
 	f.end.Reason, f.end.ExitCode = "insolvent", 122
-	o := f.run("up", writeFleet(t, "workloads: {a: {command: [x], budget: 30}}"), "--for", "10s")
+	o := f.run("up", writeFleet(t, "workloads: {a: {command: [sh], budget: 30}}"), "--for", "10s")
 	if o.code != 0 {
 		t.Fatalf("%+v", o)
 	}
@@ -313,7 +314,7 @@ func TestUpOnPaper(t *testing.T) {
 func TestUpPutsThePlaceBeforeARefusal(t *testing.T) {
 	f := newFakeMarket()
 	f.refuse = fmt.Errorf("budget: 1 $J is below twice the deposit")
-	file := writeFleet(t, "workloads:\n  a: {command: [x], budget: 1}\n")
+	file := writeFleet(t, "workloads:\n  a: {command: [sh], budget: 1}\n")
 	o := f.run("up", file)
 	want := "maxwell: " + file + ":2:3: workloads.a: budget: 1 $J is below twice the deposit\n"
 	if o.code != 125 || o.err != want {
@@ -323,9 +324,9 @@ func TestUpPutsThePlaceBeforeARefusal(t *testing.T) {
 
 func TestUpRefusesAFileThatOthersWrite(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root refuses it: a plain user's fleet runs as himself")
+		hosttest.Skip(t, "root", "a plain user's fleet runs as himself: only root refuses it")
 	}
-	file := writeFleet(t, "workloads: {a: {command: [x]}}")
+	file := writeFleet(t, "workloads: {a: {command: [sh]}}")
 	if err := os.Chmod(file, 0o666); err != nil {
 		t.Fatal(err)
 	}

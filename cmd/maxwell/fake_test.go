@@ -53,6 +53,8 @@ func (f *fakeMarket) Events() <-chan *v1.Event { return f.events }
 
 func (f *fakeMarket) Gone() <-chan struct{} { return f.gone }
 
+func (f *fakeMarket) Admit(context.Context, *v1.AdmitRequest) error { return f.refuse }
+
 func (f *fakeMarket) Start(_ context.Context, j job) (running, error) {
 	if f.refuse != nil {
 		return nil, f.refuse

@@ -114,14 +114,17 @@ func (a *app) run(spec *runSpec) error {
 		return err
 	}
 	begun := time.Now()
+	restore := keepTerminal()
 	r, err := startNamed(ctx, market, job, spec.pickName)
 	if err != nil {
+		restore(false)
 		_, _ = market.Leave(ctx)
 		return startError(err)
 	}
 	f := follower{a: a, spec: spec, market: market, running: r, signals: signals}
 	followErr := f.follow(ctx)
 	end, endErr := f.end(time.Since(begun))
+	restore(endErr != nil || end.Workload.Reason != "exited")
 	_, leaveErr := market.Leave(ctx)
 	if endErr != nil {
 		return &exitError{exitUsage, errors.Join(followErr, endErr)}

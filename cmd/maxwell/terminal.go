@@ -3,8 +3,11 @@ package main
 import (
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -17,6 +20,44 @@ func (a *app) hasTerminal() bool {
 	}
 	_ = tty.Close()
 	return true
+}
+
+// keepTerminal remembers the modes of the terminal if this program is in its
+// foreground. What it returns puts them back after the command was killed, as
+// shells do; one that ended by itself may have meant its changes (stty).
+func keepTerminal() (restore func(killed bool)) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	if err != nil {
+		return func(bool) {}
+	}
+	fd := int(tty.Fd())
+	before, err := term.GetState(fd)
+	if err != nil || foreground(fd) != unix.Getpgrp() {
+		_ = tty.Close()
+		return func(bool) {}
+	}
+	return func(killed bool) {
+		defer tty.Close()
+		// A living group in the foreground is the shell's or another job's. A
+		// dead one was a job of the command's, and may be replaced.
+		group := foreground(fd)
+		if !killed || group != unix.Getpgrp() && unix.Kill(-group, 0) != unix.ESRCH {
+			return
+		}
+		signal.Ignore(syscall.SIGTTOU) // else the kernel stops who does this from the background
+		defer signal.Reset(syscall.SIGTTOU)
+		_ = unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp())
+		_ = term.Restore(fd, before)
+	}
+}
+
+// foreground is the process group that the terminal's keys reach.
+func foreground(tty int) int {
+	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
+	if err != nil {
+		return 0
+	}
+	return group
 }
 
 // files are the command's standard streams: this program's own.

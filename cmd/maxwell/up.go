@@ -123,6 +123,9 @@ func (a *app) up(spec *upSpec) error {
 			return usagef("up --logs: %v", err)
 		}
 	}
+	if err := a.check(spec, f); err != nil {
+		return err
+	}
 	spec.opening.machine = f.Node
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP)
@@ -150,23 +153,12 @@ func (a *app) up(spec *upSpec) error {
 // live starts everything and shows it until it is over. The signal that ended
 // it is returned, 0 for none.
 func (r *fleetRun) live(ctx context.Context, signals <-chan os.Signal) (syscall.Signal, error) {
-	events := r.market.Events()
-	for i := range r.workloads {
-		if err := r.start(ctx, &r.workloads[i]); err != nil {
-			return 0, err
-		}
-		// Nothing may wait on us while thousands start.
-		for drained := false; !drained; {
-			select {
-			case e := <-events:
-				r.event(e)
-			case s := <-signals:
-				return s.(syscall.Signal), nil
-			default:
-				drained = true
-			}
+	for _, step := range []func(context.Context, *fleet.Workload) error{r.admit, r.start} {
+		if sig, err := r.each(ctx, signals, step); sig != 0 || err != nil {
+			return sig, err
 		}
 	}
+	events := r.market.Events()
 	var over <-chan time.Time
 	if r.spec.length > 0 {
 		over = time.After(r.spec.length - time.Since(r.began))
@@ -196,6 +188,40 @@ func (r *fleetRun) live(ctx context.Context, signals <-chan os.Signal) (syscall.
 		}
 	}
 	return 0, nil
+}
+
+// each takes every workload a step further, until a signal or a refusal.
+// Nothing may wait on us while thousands start.
+func (r *fleetRun) each(
+	ctx context.Context, signals <-chan os.Signal, step func(context.Context, *fleet.Workload) error,
+) (syscall.Signal, error) {
+	events := r.market.Events()
+	for i := range r.workloads {
+		w := &r.workloads[i]
+		if err := step(ctx, w); err != nil {
+			return 0, r.spec.at(w, err)
+		}
+		for drained := false; !drained; {
+			select {
+			case e := <-events:
+				r.event(e)
+			case s := <-signals:
+				return s.(syscall.Signal), nil
+			default:
+				drained = true
+			}
+		}
+	}
+	return 0, nil
+}
+
+// at names the place of a workload in the fleet file.
+func (s *upSpec) at(w *fleet.Workload, err error) error {
+	place := fmt.Errorf("%s:%d:%d: workloads.%s: %w", s.file, w.Place.Line, w.Place.Column, w.Name, err)
+	if e, ok := errors.AsType[*launch.ExecError](err); ok {
+		return &exitError{e.Code, place}
+	}
+	return &exitError{exitUsage, place}
 }
 
 // stopPatience bounds the wait for an orderly end: the dying lane is 250 ms;
@@ -242,6 +268,11 @@ func (r *fleetRun) suspend(ctx context.Context) error {
 	return r.market.Suspend(ctx, false)
 }
 
+// admit takes a place for every workload before the first one runs.
+func (r *fleetRun) admit(ctx context.Context, w *fleet.Workload) error {
+	return r.market.Admit(ctx, terms(w))
+}
+
 func (r *fleetRun) start(ctx context.Context, w *fleet.Workload) error {
 	log, err := r.log(w.Name)
 	if err != nil {
@@ -253,30 +284,48 @@ func (r *fleetRun) start(ctx context.Context, w *fleet.Workload) error {
 		return fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
 	defer null.Close()
+	spec, err := r.a.specOf(w)
+	if err != nil {
+		return err
+	}
+	spec.Files = [3]*os.File{null, log, log}
+	running, err := r.market.Start(ctx, job{terms: terms(w), spec: spec})
+	if err != nil {
+		return err
+	}
+	r.alive[running.Wallet()] = running
+	return nil
+}
+
+// specOf is the command of a workload: the word maxwell is this program.
+func (a *app) specOf(w *fleet.Workload) (launch.Spec, error) {
 	command := w.Command
 	if command[0] == "maxwell" {
 		self, err := os.Executable()
 		if err != nil {
-			return fmt.Errorf("find this program: %w", err)
+			return launch.Spec{}, fmt.Errorf("find this program: %w", err)
 		}
 		command = append([]string{self}, command[1:]...)
 	}
-	env := r.a.environ()
+	env := a.environ()
 	for name, v := range w.Env {
 		env = append(env, name+"="+v)
 	}
-	running, err := r.market.Start(ctx, job{
-		terms: terms(w),
-		spec:  launch.Spec{Args: command, Env: env, Dir: w.Dir, Files: [3]*os.File{null, log, log}},
-	})
-	if err != nil {
-		place := fmt.Errorf("%s:%d:%d: workloads.%s: %w", r.spec.file, w.Place.Line, w.Place.Column, w.Name, err)
-		if e, ok := errors.AsType[*launch.ExecError](err); ok {
-			return &exitError{e.Code, place}
+	return launch.Spec{Args: command, Env: env, Dir: w.Dir}, nil
+}
+
+// check looks for every program of a fleet before anything of it is started.
+func (a *app) check(s *upSpec, f fleet.Fleet) error {
+	for i := range f.Workloads {
+		w := &f.Workloads[i]
+		command, err := a.specOf(w)
+		if err == nil {
+			err = launch.Check(command)
 		}
-		return &exitError{exitUsage, place}
+		if err != nil {
+			return s.at(w, err)
+		}
 	}
-	r.alive[running.Wallet()] = running
 	return nil
 }
 

@@ -43,9 +43,10 @@ type Session struct {
 	gone   chan struct{} // closed when the stream has ended
 	crew   sync.WaitGroup
 
-	mu   sync.Mutex
-	left bool
-	err  error // why the stream ended
+	mu     sync.Mutex
+	left   bool
+	err    error                        // why the stream ended
+	places map[string]*v1.AdmitResponse // admitted, not yet started
 }
 
 // joinTimeout bounds the wait for a market to start, or for an old one to end.
@@ -98,7 +99,9 @@ func dial(ctx context.Context, o JoinOptions) (*Session, error) {
 		return nil, fmt.Errorf("connect to the market: %w", err)
 	}
 	_ = probe.Close()
-	s := &Session{dir: o.Dir, events: make(chan *v1.Event, 64), gone: make(chan struct{})}
+	s := &Session{
+		dir: o.Dir, events: make(chan *v1.Event, 64), gone: make(chan struct{}), places: make(map[string]*v1.AdmitResponse),
+	}
 	s.http = transport(socket)
 	s.rpc = maxwellv1connect.NewMarketServiceClient(&http.Client{Transport: s.http}, "http://market",
 		connect.WithAcceptCompression("gzip", nil, nil))

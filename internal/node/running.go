@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -51,10 +52,9 @@ type Running struct {
 // made. A refusal, or a command that cannot be run (*launch.ExecError), leaves
 // nothing behind.
 func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
-	w.Terms.Token = s.token
-	admitted, err := s.rpc.Admit(ctx, w.Terms)
+	admitted, err := s.place(ctx, w.Terms)
 	if err != nil {
-		return nil, s.plain(err)
+		return nil, err
 	}
 	report, theirs, err := os.Pipe()
 	if err != nil {
@@ -85,6 +85,34 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 	s.crew.Go(func() { defer over(); r.wait(w.OnChange) })
 	s.crew.Go(func() { r.orphaned(life) })
 	return r, nil
+}
+
+// Admit takes a place in the market for a workload of a later Start with the
+// same name, so that a fleet can be refused before any of it runs. Leave gives
+// places back that were never used.
+func (s *Session) Admit(ctx context.Context, terms *v1.AdmitRequest) error {
+	admitted, err := s.place(ctx, terms)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.places[terms.GetName()] = admitted
+	return nil
+}
+
+// place is the admission that waits for a workload, or a new one.
+func (s *Session) place(ctx context.Context, terms *v1.AdmitRequest) (*v1.AdmitResponse, error) {
+	s.mu.Lock()
+	admitted := s.places[terms.GetName()]
+	delete(s.places, terms.GetName())
+	s.mu.Unlock()
+	if admitted != nil {
+		return admitted, nil
+	}
+	terms.Token = s.token
+	admitted, err := s.rpc.Admit(ctx, terms)
+	return admitted, s.plain(err)
 }
 
 // begin starts the process by the enforcement that the placement names. The
@@ -141,6 +169,11 @@ func (r *Running) wait(onChange func(launch.Status)) {
 		return
 	}
 	r.out = out
+	if c, ok := r.proc.(io.Closer); ok { // a shim outlives its command until the burial
+		if err := c.Close(); err != nil {
+			r.err = errors.Join(r.err, err)
+		}
+	}
 }
 
 // orphaned ends the main process when the market has died and nobody else did:

@@ -36,7 +36,11 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 		ready(err)
 		return err
 	}
-	defer lock.Close()
+	defer func() {
+		// Also where no market came of it. Removed first: then it is nobody's.
+		_ = os.Remove(filepath.Join(dir, LockName))
+		_ = lock.Close()
+	}()
 	_ = os.Truncate(filepath.Join(dir, LogName), 0)
 	if err := removeSockets(dir); err != nil {
 		ready(err)
@@ -63,7 +67,7 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	_ = os.Remove(filepath.Join(dir, SocketName))
 	bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(bye), os.Remove(filepath.Join(dir, LockName)))
+	return server.Shutdown(bye)
 }
 
 // takeLock makes this process the market of its runtime directory.
