@@ -13,6 +13,7 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 	"github.com/maxwell-hypervisor/maxwell/market"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -257,15 +258,15 @@ func TestStoppedByOthersStaysStopped(t *testing.T) {
 	stopped := func() (n int) {
 		children, err := os.ReadFile("/proc/" + itoa(r.proc.Pid) + "/task/" + itoa(r.proc.Pid) + "/children")
 		if err != nil {
-			t.Skipf("kernel without the children file: %v", err)
+			hosttest.Skip(t, "proc-children", "kernel without the children file: "+err.Error())
 		}
 		tr := newTree("/proc", 0, true)
-		for _, pid := range strings.Fields(string(children)) {
+		for pid := range strings.FieldsSeq(string(children)) {
 			if tr.isStopped(atoi(pid), 0) {
 				n += 100
 			}
 			grand, _ := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
-			for _, pid := range strings.Fields(string(grand)) {
+			for pid := range strings.FieldsSeq(string(grand)) {
 				if tr.isStopped(atoi(pid), 0) {
 					n++
 				}
@@ -410,11 +411,9 @@ func TestOutputEnds(t *testing.T) {
 
 func TestRootNamespace(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: a pid namespace without a user namespace")
+		hosttest.Skip(t, "root", "a pid namespace without a user namespace")
 	}
-	if err := Probe(); err != nil {
-		t.Skipf("namespaces: %v", err)
-	}
+	needNamespace(t)
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,8 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 )
 
 // TestMain lets the test binary be what the program is: a shim, and the
@@ -143,7 +145,13 @@ func asUser(t *testing.T) bool {
 	}
 	switch {
 	case strings.Contains(text, "--- SKIP"):
-		t.Skip(text)
+		_, said, _ := strings.Cut(text, "maxwell-skip: ")
+		said, _, _ = strings.Cut(said, "\n")
+		feature, reason, ok := strings.Cut(said, ": ")
+		if !ok {
+			t.Fatalf("as uid 65534 it was skipped without a reason:\n%s", text)
+		}
+		hosttest.Skip(t, host.Feature(feature), "as uid 65534: "+reason)
 	case !strings.Contains(text, "--- PASS: "+t.Name()):
 		t.Fatalf("as uid 65534 the test did not run:\n%s", text)
 	case testing.Verbose():
@@ -165,7 +173,7 @@ type rig struct {
 func needNamespace(t *testing.T) {
 	t.Helper()
 	if err := Probe(); err != nil {
-		t.Skipf("namespaces: %v", err)
+		hosttest.Skip(t, host.FeatureNamespaces, err.Error())
 	}
 }
 

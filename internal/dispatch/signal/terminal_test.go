@@ -15,6 +15,7 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 )
 
 // client is what `maxwell run` does with a terminal: start, wait, stop with the
@@ -71,11 +72,11 @@ func newScreen(t *testing.T, socket string) *screen {
 	t.Helper()
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip("maxwell-skip: no bash to try job control with")
+		hosttest.Skip(t, "bash", "no bash to try job control with")
 	}
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("maxwell-skip: no pseudo terminals: %v", err)
+		hosttest.Skip(t, "terminal", "no pseudo terminals: "+err.Error())
 	}
 	var fd uintptr
 	var errno syscall.Errno
@@ -86,7 +87,7 @@ func newScreen(t *testing.T, socket string) *screen {
 		fd, _, errno = unix.Syscall(unix.SYS_IOCTL, m, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY)
 	})
 	if errno != 0 {
-		t.Skipf("maxwell-skip: pseudo terminals do not open: %v", errno)
+		hosttest.Skip(t, "terminal", "pseudo terminals do not open: "+errno.Error())
 	}
 	slave := os.NewFile(fd, "pts")
 	defer slave.Close()
@@ -178,7 +179,7 @@ func childStopped(parent int) bool {
 	if err != nil {
 		return true // a kernel without the file: go on, at the risk of a letter
 	}
-	for _, pid := range strings.Fields(string(list)) {
+	for pid := range strings.FieldsSeq(string(list)) {
 		if newTree("/proc", 0, true).isStopped(atoi(pid), 0) {
 			return true
 		}
