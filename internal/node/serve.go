@@ -51,6 +51,9 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 		ready(err)
 		return err
 	}
+	// Before the start: the meter is the loop's from then on.
+	m.log.Info("market open", "cores", m.settings.Cores.String(), "enforcement", m.enforcer.Describe().Detail,
+		"meter", m.meter.Describe().Detail, "energy", m.sensor.Describe().Source.String(), "watts_per_core", m.sensor.Describe().Reference.String())
 	m.start()
 	server, err := m.listen(filepath.Join(dir, SocketName))
 	if err != nil {
@@ -59,8 +62,6 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 		return err
 	}
 	ready(nil)
-	m.log.Info("market open", "cores", m.settings.Cores.String(), "enforcement", m.enforcer.Describe().Detail,
-		"meter", m.meter.Describe().Detail, "energy", m.sensor.Describe().Source.String(), "watts_per_core", m.sensor.Describe().Reference.String())
 	m.wait(ctx)
 	m.log.Info("market closed", "epochs", m.loop.ticks.Load())
 	// Nobody new finds the socket; whoever is still connected gets its answer.
