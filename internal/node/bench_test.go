@@ -13,6 +13,8 @@ import (
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
 )
 
@@ -20,22 +22,25 @@ import (
 // runnable with changing bids, 20 births and deaths a second, on each meter.
 // It reports the market process's own processor time as percent of one core.
 // -benchtime 60s is the figure that counts; the default is too short for the
-// births of the thousand to be forgotten.
+// births of the thousand to be forgotten. Without births it is the market
+// alone: ticks, meter, bids and weights.
 func BenchmarkNode(b *testing.B) {
 	for _, kind := range []meter.Kind{meter.BPF, meter.Files} {
 		for _, n := range []int{100, 1000} {
-			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) { benchmarkNode(b, kind, n) })
+			for _, births := range []int{0, 20} {
+				b.Run(fmt.Sprintf("%s/%d/births=%d", kind, n, births), func(b *testing.B) { benchmarkNode(b, kind, n, births) })
+			}
 		}
 	}
 }
 
-func benchmarkNode(b *testing.B, kind meter.Kind, n int) {
+func benchmarkNode(b *testing.B, kind meter.Kind, n, births int) {
 	dir := b.TempDir()
 	s, err := Join(b.Context(), JoinOptions{Dir: dir, Client: "bench", Settings: Settings{
 		Meter: kind, Enforce: "cgroup", Epoch: 100 * time.Millisecond,
 	}})
 	if err != nil {
-		b.Skipf("maxwell-skip: cgroup: %v", err)
+		hosttest.Skip(b, host.FeatureCgroupCreate, err.Error())
 	}
 	defer func() {
 		if _, err := s.Leave(context.Background()); err != nil {
@@ -47,9 +52,12 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n int) {
 		}
 	}()
 	begin := func(name string, args ...string) *Running {
+		// The market bids for them: every runnable one's bid changes every epoch.
 		r, err := s.Start(b.Context(), Workload{
-			Terms: &v1.AdmitRequest{Name: name, BidMilli: 1500 + rand.Int64N(6000), BudgetUcredits: 1 << 44},
-			Spec:  launch.Spec{Args: args},
+			Terms: &v1.AdmitRequest{
+				Name: name, Auto: true, BudgetUcredits: 1e9 + rand.Int64N(1e10), HorizonNs: int64(time.Hour),
+			},
+			Spec: launch.Spec{Args: args},
 		})
 		if err != nil {
 			b.Fatal(err)
@@ -60,10 +68,8 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n int) {
 	for i := range n - n/10 {
 		begin(fmt.Sprint("sleeper", i), "sleep", "3600")
 	}
-	var hogs []string
 	for i := range n / 10 {
-		hogs = append(hogs, fmt.Sprint("hog", i))
-		begin(hogs[i], "sh", "-c", "while :; do :; done")
+		begin(fmt.Sprint("hog", i), "sh", "-c", "while :; do :; done")
 	}
 	pid := pidOf(b, dir)
 	before, from := processTime(b, pid), time.Now()
@@ -75,15 +81,9 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n int) {
 	}()
 	for b.Loop() { // one second of the market's life
 		second := time.After(time.Second)
-		for range 20 {
+		for range births {
 			born++
-			r := begin(fmt.Sprint("mayfly", born), "true") // outbid, most of them: they die waiting
-			name := hogs[rand.IntN(len(hogs))]
-			_, err := s.rpc.SetBid(b.Context(), &v1.SetBidRequest{Token: s.token, Name: name, BidMilli: 1500 + rand.Int64N(6000)})
-			if err != nil {
-				b.Fatal(err)
-			}
-			mayflies = append(mayflies, r)
+			mayflies = append(mayflies, begin(fmt.Sprint("mayfly", born), "true"))
 		}
 		<-second
 	}
@@ -101,7 +101,7 @@ func BenchmarkBirth(b *testing.B) {
 	dir := b.TempDir()
 	s, err := Join(b.Context(), JoinOptions{Dir: dir, Client: "bench", Settings: Settings{Enforce: "cgroup", Epoch: time.Second}})
 	if err != nil {
-		b.Skipf("maxwell-skip: cgroup: %v", err)
+		hosttest.Skip(b, host.FeatureCgroupCreate, err.Error())
 	}
 	defer func() {
 		if _, err := s.Leave(context.Background()); err != nil {

@@ -21,7 +21,7 @@ import (
 type loop struct {
 	m     *Market
 	demon *demon.Demon
-	clock host.Clock
+	clock clock
 	wake  int // eventfd: commands are waiting
 
 	deathFD int // readable when trees became empty; -1 if nobody tells
@@ -34,6 +34,7 @@ type loop struct {
 	samples []meter.Sample
 	shares  []dispatch.Share
 	gates   []gate
+	look    unit.Instant // not at the gates before
 
 	next    unit.Instant // of the next tick
 	last    unit.Instant // of the last tick
@@ -45,6 +46,18 @@ type loop struct {
 	applied unit.Instant
 	ending  bool
 }
+
+// clock is CLOCK_MONOTONIC by way of the runtime, which asks the vDSO: the loop
+// looks at it several thousand times a second when many are about to go broke.
+type clock struct {
+	base   unit.Instant
+	anchor time.Time
+}
+
+func newClock() clock { return clock{base: host.Clock{}.Now(), anchor: time.Now()} }
+
+// Now is the time on the monotonic clock.
+func (c clock) Now() unit.Instant { return c.base + unit.Instant(time.Since(c.anchor)) }
 
 // gate is a slot that may exhaust a limit before the next tick.
 type gate struct {
@@ -59,10 +72,13 @@ type gate struct {
 const queueLength = 1024
 
 // Gates are looked at from two milliseconds before the predicted moment, every
-// fifth of one: closer costs more than the core time it saves.
+// fifth of one: closer costs more than the core time it saves. Many gates share
+// the cores, so each comes closer more slowly: the step grows with their
+// number, the core time that is overrun in a step does not.
 const (
-	gateEarly = 2 * time.Millisecond
-	gateStep  = 200 * time.Microsecond
+	gateEarly  = 2 * time.Millisecond
+	gateStep   = 200 * time.Microsecond
+	gatesAStep = 4
 )
 
 func newLoop(m *Market) (*loop, error) {
@@ -70,7 +86,7 @@ func newLoop(m *Market) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open wake descriptor: %w", err)
 	}
-	l := &loop{m: m, wake: fd, deathFD: -1, queue: make(chan func(), queueLength)}
+	l := &loop{m: m, wake: fd, clock: newClock(), deathFD: -1, queue: make(chan func(), queueLength)}
 	if w, ok := m.enforcer.(watcher); ok {
 		l.deathFD = w.DeathFD()
 	}
@@ -148,10 +164,14 @@ func (l *loop) run() {
 // deadline is the next moment at which the loop has something to do.
 func (l *loop) deadline() unit.Instant {
 	at := l.deadlineOfTick()
-	for i := range l.gates {
-		at = min(at, l.gates[i].due)
+	if len(l.gates) == 0 {
+		return at
 	}
-	return at
+	first := l.gates[0].due
+	for i := range l.gates {
+		first = min(first, l.gates[i].due)
+	}
+	return min(at, max(first, l.look))
 }
 
 // hurryEvery is the least time between two ticks, however much of a hurry
@@ -387,40 +407,46 @@ func (l *loop) arm(now unit.Instant) {
 // less the early start.
 func due(now unit.Instant, left unit.CoreTime, cores unit.MilliCores) unit.Instant {
 	wall := time.Duration(unit.MulDiv(max(0, int64(left)), 1000, max(1, int64(cores))))
-	if wall <= gateEarly {
-		return now + unit.Instant(min(wall, gateStep))
-	}
-	return now + unit.Instant(wall-gateEarly)
+	return now + unit.Instant(max(0, wall-gateEarly))
 }
 
 // watchGates reads the slots whose moment has come and freezes the exhausted.
+// All that are due are looked at together, and not again within a step.
 func (l *loop) watchGates(now unit.Instant) {
+	if len(l.gates) == 0 || now < l.look {
+		return
+	}
+	l.look = now + unit.Instant(gateStep*time.Duration(max(1, len(l.gates)/gatesAStep)))
 	keep := l.gates[:0]
+	l.m.hw.Lock()
+	defer l.m.hw.Unlock()
 	for _, g := range l.gates {
-		mem := l.members[g.slot]
-		if mem == nil {
-			continue
-		}
-		if g.due > now {
+		if g.due > now || !l.passes(&g, now) {
 			keep = append(keep, g)
-			continue
 		}
-		l.m.hw.Lock()
-		s, err := l.m.meter.ReadOne(int(g.slot))
-		l.m.hw.Unlock()
-		if err != nil {
-			l.m.fault("read meter of "+mem.name, err)
-			continue
-		}
-		if s.Run >= g.limit {
-			l.m.try("freeze", mem, mem.group.Freeze)
-			l.demon.Exhausted(g.slot)
-			continue
-		}
-		g.due = max(due(now, g.limit-s.Run, g.cores), now+unit.Instant(gateStep))
-		keep = append(keep, g)
 	}
 	l.gates = keep
+}
+
+// passes reports whether a gate is done with: its slot is exhausted and was
+// frozen, or is gone. Otherwise it says when to look again at the earliest.
+func (l *loop) passes(g *gate, now unit.Instant) bool {
+	mem := l.members[g.slot]
+	if mem == nil {
+		return true
+	}
+	s, err := l.m.meter.ReadOne(int(g.slot))
+	if err != nil {
+		l.m.fault("read meter of "+mem.name, err)
+		return true
+	}
+	if s.Run < g.limit {
+		g.due = due(now, g.limit-s.Run, g.cores)
+		return false
+	}
+	l.m.try("freeze", mem, mem.group.Freeze)
+	l.demon.Exhausted(g.slot)
+	return true
 }
 
 // seat makes room for slot in every table indexed by it.

@@ -91,12 +91,13 @@ func (m *Market) inspect(mem *member) {
 // process is noticed within it.
 const inspectEvery = 100 * time.Millisecond
 
-// inspector reads the counters of every workload that has such a cap, ten
-// times a second, and of all others once a second. Owner: Market; end: quit.
+// inspector reads the counters of every workload that has such a cap, or that
+// only its enforcement can count, ten times a second. All others are read once,
+// at their burial. Owner: Market; end: quit.
 func (m *Market) inspector() {
 	ticker := time.NewTicker(inspectEvery)
 	defer ticker.Stop()
-	for round := 0; ; round++ {
+	for {
 		select {
 		case <-m.quit:
 			return
@@ -108,8 +109,7 @@ func (m *Market) inspector() {
 				if mem == nil || mem.ending {
 					continue
 				}
-				capped := mem.limits.Memory > 0 || mem.limits.Pids > 0
-				if capped || (round%10 == int(mem.slot)%10 && round%100 < 10) {
+				if mem.limits.Memory > 0 || mem.limits.Pids > 0 || m.duty {
 					list = append(list, mem)
 				}
 			}
