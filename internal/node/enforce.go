@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -119,9 +120,10 @@ func (m *Market) track(mem *member, pid int) {
 	}
 }
 
-// caveat is one line on what this market cannot hold, for people.
+// caveat is one line on what this market could not or cannot hold, for people.
+// Called on the loop's thread or after its end.
 func (m *Market) caveat(d dispatch.Description) string {
-	parts := append([]string(nil), d.Missing...)
+	parts := slices.Concat(m.loop.unheld, d.Missing)
 	if about := m.meter.Describe(); about.LowerBound {
 		parts = append(parts, "charges are a lower bound")
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +45,18 @@ type loop struct {
 	lateMax time.Duration
 	peak    unit.Rate // highest spot
 	applied unit.Instant
+	unheld  []string // what enforcement could not hold, so far
 	ending  bool
+}
+
+// mostUnheld bounds the list for people: the first few tell what kind it is.
+const mostUnheld = 8
+
+// note remembers what enforcement could not hold.
+func (l *loop) note(unheld string) {
+	if unheld != "" && len(l.unheld) < mostUnheld && !slices.Contains(l.unheld, unheld) {
+		l.unheld = append(l.unheld, unheld)
+	}
 }
 
 // clock is CLOCK_MONOTONIC by way of the runtime, which asks the vDSO: the loop
@@ -344,8 +356,8 @@ func (l *loop) act() {
 		case demon.Term:
 			l.m.work(func() { l.m.term(mem) })
 		case demon.Kill:
-			if now := l.last; now >= mem.killAt {
-				mem.killAt = now + unit.Instant(killAgain)
+			if now := l.last; !mem.killing && now >= mem.killAt {
+				mem.killing, mem.killAt = true, now+unit.Instant(killAgain)
 				l.m.work(func() { l.m.kill(mem) })
 			}
 		case demon.Bury:

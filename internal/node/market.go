@@ -74,8 +74,9 @@ func (m *Market) lastWords(name string) {
 	}
 }
 
-// work hands f to a worker. The queue is long enough for one job a workload a
-// tick; when it is full the loop waits, because no action may be lost.
+// work hands f to a worker. The queue holds every job there can be, one term,
+// one kill and one bury for each of the demon's 16,384 workloads: were the loop
+// to wait here while a worker waits for the loop, both would wait for ever.
 func (m *Market) work(f func()) { m.jobs <- f }
 
 // worker carries out jobs. Owner: Market; end: the queue is closed.
@@ -100,7 +101,7 @@ func (m *Market) fault(what string, err error) {
 	}
 	m.mu.Unlock()
 	if !quiet {
-		m.log.Warn(what, "err", err)
+		m.log.Warn("fault", "what", what, "err", err)
 	}
 }
 

@@ -25,6 +25,7 @@ type member struct {
 	started  bool
 	windowed bool         // enforcement may have stopped it in the epoch that ended
 	killed   bool         // SIGKILL was sent to the whole tree
+	killing  bool         // a worker is to kill it: at most one job of a kind waits for each member
 	killAt   unit.Instant // not again before
 	emptied  bool         // the kernel told that its tree became empty
 	gone     bool         // ending, and seen empty: nothing enters it any more
@@ -135,7 +136,7 @@ func (m *Market) kill(mem *member) {
 	m.loop.do(func() {
 		// Once: a tree that takes its time to die is asked about at every tick.
 		m.loop.hurry = m.loop.hurry || !mem.killed
-		mem.ending, mem.killed = true, true
+		mem.ending, mem.killed, mem.killing = true, true, false
 	})
 }
 
@@ -149,6 +150,10 @@ const (
 // bury removes an empty group and frees its slot.
 func (m *Market) bury(mem *member) {
 	m.inspect(mem)
+	escaped := ""
+	if g, ok := mem.group.(interface{ Unheld() string }); ok {
+		escaped = g.Unheld()
+	}
 	m.hw.Lock()
 	if mem.metered {
 		if _, err := m.meter.Remove(int(mem.slot)); err != nil {
@@ -172,6 +177,7 @@ func (m *Market) bury(mem *member) {
 		mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
 		m.loop.demon.SetPeak(mem.slot, mem.final.Peak)
 		m.loop.demon.Release(mem.slot)
+		m.loop.note(escaped)
 		m.loop.members[mem.slot] = nil
 		mem.session.lost(mem)
 	})

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
@@ -85,9 +86,9 @@ func (s *session) find(name string) *member {
 	if mem := s.members[name]; mem != nil {
 		return mem
 	}
-	for i := len(s.dead) - 1; i >= 0; i-- {
-		if s.dead[i].name == name {
-			return s.dead[i]
+	for _, mem := range slices.Backward(s.dead) {
+		if mem.name == name {
+			return mem
 		}
 	}
 	return nil
