@@ -180,3 +180,22 @@ func TestManyWorkloads(t *testing.T) {
 	}
 	l.clean()
 }
+
+// TestFewDescriptors: where the limit of open files binds, it is named, and
+// nothing of the fleet runs.
+func TestFewDescriptors(t *testing.T) {
+	t.Parallel()
+	enforcements(t, func(t *testing.T, enforce string) {
+		l := newLab(t)
+		command, started := witness(t)
+		file := writeFleet(t, fmt.Sprintf("workloads:\n  many: {command: [touch, %q], replicas: 200}\n", command[1]))
+		w := l.command("up", "--enforce", enforce, file)
+		w.Args = append([]string{"sh", "-c", `ulimit -n 100; exec "$0" "$@"`, w.Path}, w.Args[1:]...)
+		w.Path = "/bin/sh"
+		r := l.finish(l.place.start(w))
+		refused(t, l, r, 125, ":2:3", "many-", "RLIMIT_NOFILE", "ulimit -n")
+		if started() {
+			t.Error("a part of the fleet was started")
+		}
+	})
+}

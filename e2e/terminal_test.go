@@ -204,6 +204,25 @@ func ranFor(t *testing.T, pid int) time.Duration {
 	return time.Duration(ns)
 }
 
+// stands checks that a process does not run for a while, once it has stopped:
+// on the signal enforcement the order to stop travels to another process. It
+// returns what it had run then.
+func stands(t *testing.T, pid int, d time.Duration) time.Duration {
+	t.Helper()
+	before := ranFor(t, pid)
+	await(t, "it to stop", func() bool {
+		was := before
+		<-time.After(50 * time.Millisecond)
+		before = ranFor(t, pid)
+		return before == was
+	})
+	<-time.After(d) // what is measured: how much it runs in that time
+	if ran := ranFor(t, pid) - before; ran > d/50 {
+		t.Errorf("while stopped it ran %v in %v", ran, d)
+	}
+	return ranFor(t, pid)
+}
+
 // TestSuspendKey: ^Z stops the workload and its client, nothing runs and
 // nothing is billed; fg goes on.
 func TestSuspendKey(t *testing.T) {
@@ -219,14 +238,9 @@ func TestSuspendKey(t *testing.T) {
 		s.send(ctrlZ)
 		s.expect("Stopped")
 		s.expect("prompt> ")
-		before := ranFor(s.t, loop[0])
-		<-time.After(time.Second) // what is measured: how much it runs in a second
-		stood := ranFor(s.t, loop[0]) - before
-		if stood > 20*time.Millisecond {
-			s.t.Errorf("while stopped it ran %v in a second", stood)
-		}
+		before := stands(s.t, loop[0], time.Second)
 		s.line("fg")
-		await(s.t, "it to go on", func() bool { return ranFor(s.t, loop[0]) > before+stood+100*time.Millisecond })
+		await(s.t, "it to go on", func() bool { return ranFor(s.t, loop[0]) > before+100*time.Millisecond })
 		s.send(ctrlZ)
 		s.expect("Stopped")
 		s.expect("prompt> ")
@@ -363,11 +377,8 @@ func TestUpKeys(t *testing.T) {
 		}
 		s.send(ctrlZ)
 		s.expect("Stopped")
-		before := ranFor(s.t, loop[0])
-		<-time.After(500 * time.Millisecond) // what is measured
-		if ran := ranFor(s.t, loop[0]) - before; ran > 20*time.Millisecond {
-			s.t.Errorf("while stopped it ran %v in half a second", ran)
-		}
+		s.expect("prompt> ")
+		before := stands(s.t, loop[0], 500*time.Millisecond)
 		s.line("fg")
 		await(s.t, "it to go on", func() bool { return ranFor(s.t, loop[0]) > before+50*time.Millisecond })
 		s.send(ctrlC)
