@@ -180,7 +180,7 @@ func ProbeSchedExt(r Roots) (note string, err error) {
 	}
 	reason := "the kernel has no sched_ext"
 	if release, err := r.Proc.ReadText("sys/kernel/osrelease"); err == nil {
-		reason = "needs Linux 6.12+ with sched_ext; this is " + shortRelease(release)
+		reason = "needs Linux 6.12+ built with sched_ext; this " + shortRelease(release) + " is not"
 	}
 	return "", &Unavailable{Feature: FeatureSchedExt, Reason: reason, Cause: err}
 }

@@ -128,7 +128,7 @@ func TestSurveyOfARecording(t *testing.T) {
 		schedExt string
 		systemd  string
 	}{
-		{"vm-hybrid", "no RAPL zones", "needs Linux 6.12+ with sched_ext; this is 6.18", "systemd does not run"},
+		{"vm-hybrid", "no RAPL zones", "needs Linux 6.12+ built with sched_ext; this 6.18 is not", "systemd does not run"},
 		{"intel-two-socket", "", "no sched_ext", ""},
 		{"amd-laptop", "energy_uj: permission denied", "no sched_ext", ""},
 		{"systemd-v2", "no RAPL zones", "", ""},

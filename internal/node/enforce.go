@@ -124,7 +124,8 @@ func (m *Market) track(mem *member, pid int) {
 // Called on the loop's thread or after its end.
 func (m *Market) caveat(d dispatch.Description) string {
 	parts := slices.Concat(m.loop.unheld, d.Missing)
-	if about := m.meter.Describe(); about.LowerBound {
+	said := slices.ContainsFunc(parts, func(s string) bool { return strings.Contains(s, "lower bound") })
+	if about := m.meter.Describe(); about.LowerBound && !said {
 		parts = append(parts, "charges are a lower bound")
 	}
 	return strings.Join(parts, "; ")

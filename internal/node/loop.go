@@ -363,6 +363,7 @@ func (l *loop) act() {
 		case demon.Bury:
 			if line, ok := l.demon.LineOf(a.Slot); ok {
 				mem.final = line
+				mem.final.Power, mem.final.CoresNow = 0, 0 // the dead burn nothing
 			}
 			mem.spotPeak = l.peak
 			l.m.work(func() { l.m.bury(mem) })

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -168,22 +169,43 @@ func marketOf(t *testing.T, dir string) int {
 	return 0
 }
 
-// directories lists what markets made in every hierarchy.
-func directories(t *testing.T) []string {
+// directories lists what the market of a child made in every hierarchy, with
+// the inodes: other markets of this machine may use the same names later.
+func directories(t *testing.T, r *Running) map[string]uint64 {
 	t.Helper()
-	var list []string
-	for _, pattern := range []string{"/sys/fs/cgroup/maxwell*", "/sys/fs/cgroup/*/maxwell*"} {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", r.proc.(*launch.Process).Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := make(map[string]uint64)
+	for line := range strings.Lines(string(text)) {
+		path := strings.TrimSpace(line[strings.LastIndex(line, ":")+1:])
+		root := filepath.Base(filepath.Dir(path)) // maxwell-2/w-hog
+		if !strings.HasPrefix(root, "maxwell") {
+			continue
 		}
-		for _, dir := range found {
-			if !strings.Contains(dir, "maxwell-test") {
-				list = append(list, dir)
+		for _, pattern := range []string{"/sys/fs/cgroup/" + root, "/sys/fs/cgroup/*/" + root} {
+			list, err := filepath.Glob(pattern)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, dir := range list {
+				found[dir] = inode(dir)
 			}
 		}
 	}
-	return list
+	if len(found) == 0 {
+		t.Fatalf("the workload is in no market's group:\n%s", text)
+	}
+	return found
+}
+
+func inode(path string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // ended waits until a process is gone.
@@ -203,13 +225,12 @@ func ended(t *testing.T, pid int) {
 func TestSuddenDeath(t *testing.T) {
 	for name, s := range map[string]Settings{
 		"kill -9":           {},
-		"panic in the loop": {PanicAtTick: 20, PanicIn: "loop"},
-		"panic in a worker": {PanicAtTick: 20, PanicIn: "worker"},
-		"panic in a call":   {PanicAtTick: 20, PanicIn: "rpc"},
+		"panic in the loop": {PanicAtTick: 40, PanicIn: "loop"},
+		"panic in a worker": {PanicAtTick: 40, PanicIn: "worker"},
+		"panic in a call":   {PanicAtTick: 40, PanicIn: "rpc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			before := directories(t)
 			session, err := Join(t.Context(), JoinOptions{Dir: dir, Client: "test", Settings: s})
 			if err != nil {
 				t.Fatal(err)
@@ -225,6 +246,7 @@ func TestSuddenDeath(t *testing.T) {
 				for range session.Events() {
 				}
 			}()
+			made := directories(t, started)
 			if s.PanicAtTick == 0 {
 				if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 					t.Fatal(err)
@@ -248,9 +270,9 @@ func TestSuddenDeath(t *testing.T) {
 				t.Errorf("leave said %v", err)
 			}
 			ended(t, pid)
-			for _, d := range directories(t) {
-				if !slices.Contains(before, d) { // others' markets come and go
-					t.Errorf("left behind: %s", d)
+			for dir, ino := range made {
+				if inode(dir) == ino {
+					t.Errorf("left behind: %s", dir)
 				}
 			}
 		})

@@ -33,6 +33,11 @@ func startMarket(o JoinOptions) error {
 		return errors.Join(fmt.Errorf("open the market's log: %w", err), theirs.Close())
 	}
 	defer logFile.Close()
+	if o.Settings.Trace != "" { // the market works in /
+		if o.Settings.Trace, err = filepath.Abs(o.Settings.Trace); err != nil {
+			return errors.Join(fmt.Errorf("find the trace's place: %w", err), theirs.Close())
+		}
+	}
 	args := append(o.Settings.Args(), "--dir", o.Dir)
 	cmd := exec.Command(program, args...)
 	cmd.Args[0] = "maxwell"

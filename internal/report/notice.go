@@ -40,6 +40,9 @@ func (n Notice) Line() string {
 	case Warned:
 		return n.warning()
 	case WentBroke:
+		if n.Left <= 0 {
+			return fmt.Sprintf("maxwell: %s is broke and ends", n.Name)
+		}
 		return fmt.Sprintf("maxwell: %s is broke and paused; ends in %s unless funded", n.Name, seconds(n.Left))
 	case WasPaused:
 		return fmt.Sprintf("maxwell: %s is broke and paused until funded: maxwell fund %s AMOUNT", n.Name, n.Name)
