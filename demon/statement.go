@@ -2,6 +2,7 @@ package demon
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
@@ -83,8 +84,8 @@ func (d *Demon) Statement() Statement {
 	for _, slot := range d.active {
 		s.Lines = append(s.Lines, d.line(d.slots[slot]))
 	}
-	for i := len(d.dead) - 1; i >= 0; i-- {
-		s.Lines = append(s.Lines, d.dead[i])
+	for _, line := range slices.Backward(d.dead) {
+		s.Lines = append(s.Lines, line)
 	}
 	s.Minted, s.Accounts, s.Sum = d.money.statement()
 	return s

@@ -6,9 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/maxwell-hypervisor/maxwell/physics"
 	"github.com/maxwell-hypervisor/maxwell/unit"
-	"pgregory.net/rapid"
 )
 
 func TestSplit(t *testing.T) {

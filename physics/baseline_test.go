@@ -4,9 +4,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/maxwell-hypervisor/maxwell/physics"
 	"github.com/maxwell-hypervisor/maxwell/unit"
-	"pgregory.net/rapid"
 )
 
 // observe gives b seconds of steady power, in readings of 100 ms.

@@ -3,8 +3,9 @@ package physics
 import (
 	"testing"
 
-	"github.com/maxwell-hypervisor/maxwell/unit"
 	"pgregory.net/rapid"
+
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // TestCarriesSumToZero: whatever lives and dies, nothing that rounding owes is

@@ -5,9 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/maxwell-hypervisor/maxwell/physics"
 	"github.com/maxwell-hypervisor/maxwell/unit"
-	"pgregory.net/rapid"
 )
 
 const ms = unit.Instant(time.Millisecond)

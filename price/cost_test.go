@@ -7,10 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/maxwell-hypervisor/maxwell/physics"
 	"github.com/maxwell-hypervisor/maxwell/price"
 	"github.com/maxwell-hypervisor/maxwell/unit"
-	"pgregory.net/rapid"
 )
 
 // nanocredits is the rent area of a rate over a time.

@@ -6,9 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/maxwell-hypervisor/maxwell/price"
 	"github.com/maxwell-hypervisor/maxwell/unit"
-	"pgregory.net/rapid"
 )
 
 func TestBaseAndMultiples(t *testing.T) {
@@ -73,35 +74,43 @@ func TestOffer(t *testing.T) {
 	}{
 		{"all cores", price.OfferTerms{Machine: 2000, Length: epoch}, price.Supply{Cores: 100e6}},
 		{
-			"less the system's share", price.OfferTerms{Machine: 2000, Length: epoch, System: 20e6, Elapsed: 100 * time.Millisecond},
+			"less the system's share",
+			price.OfferTerms{Machine: 2000, Length: epoch, System: 20e6, Elapsed: 100 * time.Millisecond},
 			price.Supply{Cores: 90e6},
 		},
 		{
-			"the system uses unsold cores first", price.OfferTerms{Machine: 2000, Sold: 1000, Length: epoch, System: 30e6, Elapsed: epoch},
+			"the system uses unsold cores first",
+			price.OfferTerms{Machine: 2000, Sold: 1000, Length: epoch, System: 30e6, Elapsed: epoch},
 			price.Supply{Cores: 50e6},
 		},
 		{
-			"until they are not enough", price.OfferTerms{Machine: 2000, Sold: 1000, Length: epoch, System: 70e6, Elapsed: epoch},
+			"until they are not enough",
+			price.OfferTerms{Machine: 2000, Sold: 1000, Length: epoch, System: 70e6, Elapsed: epoch},
 			price.Supply{Cores: 30e6},
 		},
 		{
-			"more is sold than there is", price.OfferTerms{Machine: 2000, Sold: 9000, Length: epoch},
+			"more is sold than there is",
+			price.OfferTerms{Machine: 2000, Sold: 9000, Length: epoch},
 			price.Supply{Cores: 100e6},
 		},
 		{
-			"the system takes everything", price.OfferTerms{Machine: 1000, Length: epoch, System: 60e6, Elapsed: epoch},
+			"the system takes everything",
+			price.OfferTerms{Machine: 1000, Length: epoch, System: 60e6, Elapsed: epoch},
 			price.Supply{},
 		},
 		{
-			"watts", price.OfferTerms{Machine: 1000, Length: epoch, Watts: 12e6, Overhead: 5e6},
+			"watts",
+			price.OfferTerms{Machine: 1000, Length: epoch, Watts: 12e6, Overhead: 5e6},
 			price.Supply{Cores: 50e6, Watts: 7e6},
 		},
 		{
-			"no watts left is not unlimited", price.OfferTerms{Machine: 1000, Length: epoch, Watts: 4e6, Overhead: 5e6},
+			"no watts left is not unlimited",
+			price.OfferTerms{Machine: 1000, Length: epoch, Watts: 4e6, Overhead: 5e6},
 			price.Supply{Cores: 50e6, Watts: 1},
 		},
 		{
-			"overhead without a budget", price.OfferTerms{Machine: 1000, Length: epoch, Overhead: 5e6},
+			"overhead without a budget",
+			price.OfferTerms{Machine: 1000, Length: epoch, Overhead: 5e6},
 			price.Supply{Cores: 50e6},
 		},
 	}

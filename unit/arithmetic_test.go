@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maxwell-hypervisor/maxwell/unit"
 	"pgregory.net/rapid"
+
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // amounts draws non-negative int64, small ones and extremes included.

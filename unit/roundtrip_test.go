@@ -8,8 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/maxwell-hypervisor/maxwell/unit"
 	"pgregory.net/rapid"
+
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // texts writes an amount in the String form of each quantity.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -123,7 +124,7 @@ func (p *plain) spawn(i int) error {
 	spec := launch.Spec{Args: p.command("hash"), Env: p.environ, Files: [3]*os.File{null, null, null}}
 	if i == 0 {
 		spec.Args, spec.Report = p.command("primes"), p.report
-		spec.Env = append(spec.Env[:len(spec.Env):len(spec.Env)], "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD))
+		spec.Env = append(slices.Clip(spec.Env), "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD))
 	}
 	place := dispatch.Placement{CPUs: []int{p.cpu}}
 	if p.enforcer != nil {

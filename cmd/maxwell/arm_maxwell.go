@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
@@ -34,7 +35,6 @@ type priced struct {
 	alive       map[string]bool
 	atDeath     *report.Tally
 	diedAt      time.Duration
-	last        report.Tally
 	scientist   string
 }
 
@@ -127,7 +127,7 @@ func (p *priced) job(w *fleet.Workload, more ...string) (job, error) {
 	if err != nil {
 		return job{}, fmt.Errorf("open %s: %w", os.DevNull, err)
 	}
-	args := append(w.Command[:len(w.Command):len(w.Command)], more...)
+	args := append(slices.Clip(w.Command), more...)
 	return job{terms: terms(w), spec: launch.Spec{Args: args, Env: p.environ, Files: [3]*os.File{null, null, null}}}, nil
 }
 

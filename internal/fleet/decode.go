@@ -96,7 +96,7 @@ func (d *decoder) read(text []byte) (ast.Node, error) {
 		body = doc.Body
 	}
 	if body == nil {
-		return nil, &Error{File: d.file, Err: errors.New("the file is empty; it needs workloads:")}
+		return nil, &Error{File: d.file, Err: errors.New("the file is empty; it needs the key workloads")}
 	}
 	return body, nil
 }

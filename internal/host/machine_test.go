@@ -25,23 +25,28 @@ func TestDiscoverRecordedMachines(t *testing.T) {
 	for name, want := range map[string]summary{
 		"vm-hybrid": {
 			"hybrid", "/sys/fs/cgroup/unified",
-			map[host.Controller]int{host.CPU: 1, host.CPUAcct: 2, host.Memory: 1, host.Pids: 1, host.Freezer: 2}, "0-1", 1, true,
+			map[host.Controller]int{host.CPU: 1, host.CPUAcct: 2, host.Memory: 1, host.Pids: 1, host.Freezer: 2},
+			"0-1", 1, true,
 		},
 		"intel-two-socket": {
 			"v2", user + "user-0.slice/session-1.scope",
-			map[host.Controller]int{host.CPU: 0, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2}, "0-7", 2, false,
+			map[host.Controller]int{host.CPU: 0, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2},
+			"0-7", 2, false,
 		},
 		"intel-laptop": {
 			"v2", user + "user-1000.slice/session-2.scope",
-			map[host.Controller]int{host.CPU: 0, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2}, "0-3", 2, false,
+			map[host.Controller]int{host.CPU: 0, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2},
+			"0-3", 2, false,
 		},
 		"amd-laptop": {
 			"v2", user + "user-1000.slice/user@1000.service/app.slice/app-terminal.scope",
-			map[host.Controller]int{host.CPU: 2, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2}, "0-15", 2, false,
+			map[host.Controller]int{host.CPU: 2, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2},
+			"0-15", 2, false,
 		},
 		"systemd-v2": {
 			"v2", "/sys/fs/cgroup/system.slice/maxwell.service",
-			map[host.Controller]int{host.CPU: 2, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2}, "0-3", 2, true,
+			map[host.Controller]int{host.CPU: 2, host.CPUAcct: 2, host.Memory: 2, host.Pids: 2, host.Freezer: 2},
+			"0-3", 2, true,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +60,8 @@ func TestDiscoverRecordedMachines(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := summary{
-				l.Mode.String(), strings.TrimPrefix(l.V2.Own, r.Path("/")), map[host.Controller]int{},
+				l.Mode.String(), strings.TrimPrefix(l.V2.Own, r.Path("/")),
+				map[host.Controller]int{},
 				host.FormatList(p.Allowed), p.Threads, p.Hypervisor,
 			}
 			for c := range want.Versions {

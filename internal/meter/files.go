@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -497,7 +498,7 @@ func (f *files) Describe() Description {
 	}
 	if f.noPSI != nil {
 		d.Wait = "not counted"
-		d.Refused = append(d.Refused[:len(d.Refused):len(d.Refused)], fmt.Errorf("waiting: %w", f.noPSI))
+		d.Refused = append(slices.Clip(d.Refused), fmt.Errorf("waiting: %w", f.noPSI))
 	}
 	return d
 }

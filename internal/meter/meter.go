@@ -148,6 +148,7 @@ func Open(cfg Config, roots host.Roots) (Meter, error) {
 		return openFiles(cfg, roots, nil)
 	case Processes:
 		return openProcesses(cfg, roots, nil)
+	case Auto:
 	}
 	var refused []error
 	b, err := openBPF(cfg)

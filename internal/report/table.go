@@ -50,10 +50,10 @@ func (s *Snapshot) Line() string {
 		cores += s.Workloads[i].CoresNow
 	}
 	var text strings.Builder
-	text.WriteString(fmt.Sprintf("maxwell: %5.1f s  spot %s  %s  %s  %s", s.At.Seconds(), s.Price.Spot.Short(), coresText(cores), s.Node.Power.Short(), s.Node.Energy.Short()))
+	fmt.Fprintf(&text, "maxwell: %5.1f s  spot %s  %s  %s  %s", s.At.Seconds(), s.Price.Spot.Short(), coresText(cores), s.Node.Power.Short(), s.Node.Energy.Short())
 	for _, state := range []string{"pending", "running", "waiting", "broke", "paused", "dying", "dead"} {
 		if states[state] > 0 {
-			text.WriteString(fmt.Sprintf("  %d %s", states[state], state))
+			fmt.Fprintf(&text, "  %d %s", states[state], state)
 		}
 	}
 	return text.String()

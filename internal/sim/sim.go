@@ -354,7 +354,7 @@ func (w *World) wants(p *process, dt time.Duration) unit.CoreTime {
 		return unit.CoreTime(dt) * threads
 	}
 	cycle := p.onFor + p.offFor
-	at := (p.phase) % cycle
+	at := p.phase % cycle
 	p.phase += dt
 	on := max(0, min(dt, p.onFor-at))
 	return unit.CoreTime(on) * threads

@@ -248,13 +248,7 @@ func (r *rig) epochs(d time.Duration, shares ...dispatch.Share) {
 	}
 }
 
-// cpu asks the shim what the tree has used.
-func (r *rig) cpu(g *Group) time.Duration {
-	r.t.Helper()
-	c := r.fresh(g)
-	return time.Duration(c.CPU)
-}
-
+// fresh asks the shim for a report of now.
 func (r *rig) fresh(g *Group) report {
 	r.t.Helper()
 	const seq = 1 << 30

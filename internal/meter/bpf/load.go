@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -22,10 +23,13 @@ const (
 	CrowdShift = int(meterLimitsCROWD_SHIFT) // runnable tasks from this bit on
 )
 
-// Cell, Core and Self are the structs of intf.h.
+// The structs of intf.h.
 type (
+	// Cell is the counters of one wallet.
 	Cell = meterCell
+	// Core is the counters of one processor.
 	Core = meterCore
+	// Self says which process and cgroup is Maxwell itself.
 	Self = meterSelf
 )
 
@@ -256,8 +260,8 @@ func (c *Counters) Close() error {
 
 func closeAll(closers []func() error) error {
 	var errs []error
-	for i := len(closers) - 1; i >= 0; i-- {
-		errs = append(errs, closers[i]())
+	for _, closer := range slices.Backward(closers) {
+		errs = append(errs, closer())
 	}
 	return errors.Join(errs...)
 }
