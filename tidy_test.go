@@ -178,6 +178,32 @@ func words(name string) []string {
 	return append(out, strings.ToLower(name[start:]))
 }
 
+// TestSkips: a test is skipped by hosttest.Skip and for nothing else, so that
+// .ci/skips can judge every reason. One that returns early instead is not seen
+// here; do not write it.
+func TestSkips(t *testing.T) {
+	s := load(t)
+	for _, f := range s.files {
+		if f.pkg == "internal/host/hosttest" || !f.test && !slices.Contains(f.imports(), "testing") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || !slices.Contains([]string{"Skip", "Skipf", "SkipNow"}, sel.Sel.Name) {
+				return true
+			}
+			if x, ok := sel.X.(*ast.Ident); !ok || x.Name != "hosttest" {
+				t.Errorf("%s: skips without hosttest.Skip", s.at(n))
+			}
+			return true
+		})
+	}
+}
+
 // TestFileNames: names that every file system and every checkout can hold.
 func TestFileNames(t *testing.T) {
 	for _, name := range load(t).all {
