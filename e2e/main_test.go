@@ -295,8 +295,8 @@ func needCgroups(t testing.TB) {
 	if len(mounts) == 0 {
 		hosttest.Skip(t, host.FeatureCgroupCreate, "no cgroup2 mount")
 	}
-	probe := filepath.Join(mounts[0], "maxwell-test-e2e-"+strconv.Itoa(os.Getpid()))
-	if err := os.Mkdir(probe, 0o755); err != nil {
+	probe, err := os.MkdirTemp(mounts[0], "maxwell-test-e2e-") // tests side by side try at once
+	if err != nil {
 		hosttest.Skip(t, host.FeatureCgroupCreate, err.Error())
 	}
 	must(t, os.Remove(probe))

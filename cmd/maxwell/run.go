@@ -272,7 +272,7 @@ func (f *follower) suspend(ctx context.Context) error {
 	if err := f.market.Suspend(ctx, true); err != nil {
 		return err
 	}
-	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+	if err := stopSelf(); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
 	return f.market.Suspend(ctx, false)

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -49,6 +50,15 @@ func keepTerminal() (restore func(killed bool)) {
 		_ = unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp())
 		_ = term.Restore(fd, before)
 	}
+}
+
+// stopSelf stops this program and returns when it is continued. The signal goes
+// to the calling thread: one sent to the process is another thread's to take,
+// and this one would run on until it does, into what belongs after fg.
+func stopSelf() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 }
 
 // foreground is the process group that the terminal's keys reach.

@@ -262,7 +262,7 @@ func (r *fleetRun) suspend(ctx context.Context) error {
 	if err := r.market.Suspend(ctx, true); err != nil {
 		return err
 	}
-	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+	if err := stopSelf(); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
 	return r.market.Suspend(ctx, false)
