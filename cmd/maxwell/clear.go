@@ -118,7 +118,7 @@ func clearBook(b *book) clearing {
 	for i := range orders {
 		uses[i] = market.Use{
 			ID: orders[i].ID, Score: allocations[i].Score, Energy: orders[i].Energy,
-			Demand: orders[i].Demand, Used: allocations[i].Time, Floor: allocations[i].Floor,
+			Demand: orders[i].Demand, Used: coreTime(microseconds(allocations[i].Time)), Floor: allocations[i].Floor,
 		}
 		if used := b.Bids[i].UsedUS; used != nil {
 			uses[i].Used = coreTime(*used)
@@ -130,7 +130,7 @@ func clearBook(b *book) clearing {
 	out := clearing{Spot: int64(outcome.Spot), Allocations: make([]cleared, len(orders))}
 	for i := range orders {
 		out.Allocations[i] = cleared{
-			ID: b.Bids[i].ID, CoreUS: int64(allocations[i].Time) / 1000,
+			ID: b.Bids[i].ID, CoreUS: microseconds(allocations[i].Time),
 			Payment: payment(orders[i].Reserve, uses[i].Used, rents[i]),
 			Refusal: refusals[allocations[i].Refusal],
 		}
@@ -140,6 +140,10 @@ func clearBook(b *book) clearing {
 	}
 	return out
 }
+
+// microseconds is what the answer says of an allocation, and what is paid for:
+// whole ones, so that a reader can recompute the payment from it.
+func microseconds(t unit.CoreTime) int64 { return int64(t) / int64(time.Microsecond) }
 
 func coreTime(us int64) unit.CoreTime { return unit.CoreTime(us) * unit.CoreTime(time.Microsecond) }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/testing/protocmp"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
@@ -232,7 +233,14 @@ func TestReceiptToADescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if o := newFakeMarket().run("run", "-q", "--receipt", fmt.Sprintf("fd:%d", w.Fd()), "--", "x"); o.code != 0 {
+	fd, err := unix.FcntlInt(w.Fd(), unix.F_DUPFD_CLOEXEC, 0) // the command owns and closes it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if o := newFakeMarket().run("run", "-q", "--receipt", fmt.Sprintf("fd:%d", fd), "--", "x"); o.code != 0 {
 		t.Fatalf("%+v", o)
 	}
 	var got map[string]any

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/maxwell-hypervisor/maxwell/internal/report"
 )
 
@@ -44,14 +46,12 @@ func openReceiptFD(target, number string) (*receipt, error) {
 	if err != nil || n < 0 {
 		return nil, usagef("run --receipt: %q: not a descriptor; write fd:3", target)
 	}
-	f := os.NewFile(uintptr(n), target)
-	if f == nil {
-		return nil, usagef("run --receipt: %q: not a descriptor; write fd:3", target)
-	}
-	if _, err := f.Stat(); err != nil {
+	// Looked at before os.NewFile: a file of Go's closes its number in the end,
+	// and that may be another's by then.
+	if err := unix.Fstat(n, &unix.Stat_t{}); err != nil {
 		return nil, usagef("run --receipt: %q: the descriptor is not open; open it: maxwell run --receipt fd:3 ... 3>receipt.json", target)
 	}
-	return &receipt{temp: f}, nil
+	return &receipt{temp: os.NewFile(uintptr(n), target)}, nil
 }
 
 // openReceiptDevice writes to a pipe or device in place: it cannot be renamed
