@@ -129,6 +129,7 @@ type Gate struct {
 	Slot      int32
 	Allowance unit.CoreTime
 	Cores     unit.MilliCores // it can burn at most this many at once
+	Soft      bool            // only its pacing is exhausted then: a little over is made up for
 }
 
 // Settlement is one wallet's line in the history of an epoch: enough, with

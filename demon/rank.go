@@ -111,11 +111,15 @@ func (d *Demon) gates(out *Decisions) {
 			continue
 		}
 		allowance, limited := d.allowance(w)
+		soft := w.quantity >= 0 && w.quantity < allowance
+		if soft {
+			allowance, limited = w.quantity, true
+		}
 		cores := d.coresOf(w)
 		// Half an epoch of slack: a late tick must not outrun its gate.
 		burn := unit.CoreTime(unit.MulDiv(int64(cores), int64(d.length+d.length/2), 1000))
 		if limited && allowance < burn {
-			out.Gates = append(out.Gates, Gate{Slot: slot, Allowance: allowance, Cores: cores})
+			out.Gates = append(out.Gates, Gate{Slot: slot, Allowance: allowance, Cores: cores, Soft: soft})
 		}
 	}
 }
@@ -131,9 +135,6 @@ func (d *Demon) allowance(w *workload) (unit.CoreTime, bool) {
 		if p := d.expected(w); p > 0 {
 			cut(unit.MulDivSat(int64(w.purse.balance), int64(time.Second), int64(p)))
 		}
-	}
-	if w.quantity >= 0 {
-		cut(int64(w.quantity))
 	}
 	if w.ask.MaxCPU > 0 {
 		cut(int64(w.ask.MaxCPU - w.run))

@@ -76,6 +76,7 @@ type gate struct {
 	slot  int32
 	limit unit.CoreTime // run at which it is exhausted
 	cores unit.MilliCores
+	soft  bool
 	due   unit.Instant // when it must be looked at
 }
 
@@ -91,6 +92,9 @@ const (
 	gateEarly  = 2 * time.Millisecond
 	gateStep   = 200 * time.Microsecond
 	gatesAStep = 4
+	// What only pacing would stop may run over by a slice of the scheduler: the
+	// next epochs take it back.
+	softStep = 4 * time.Millisecond
 )
 
 func newLoop(m *Market) (*loop, error) {
@@ -412,7 +416,7 @@ func (l *loop) arm(now unit.Instant) {
 	l.gates = l.gates[:0]
 	for _, g := range l.out.Gates {
 		limit := l.in.Usage[g.Slot].Run + g.Allowance
-		l.gates = append(l.gates, gate{slot: g.Slot, limit: limit, cores: g.Cores, due: due(now, g.Allowance, g.Cores)})
+		l.gates = append(l.gates, gate{slot: g.Slot, limit: limit, cores: g.Cores, soft: g.Soft, due: due(now, g.Allowance, g.Cores)})
 	}
 }
 
@@ -429,7 +433,7 @@ func (l *loop) watchGates(now unit.Instant) {
 	if len(l.gates) == 0 || now < l.look {
 		return
 	}
-	l.look = now + unit.Instant(gateStep*time.Duration(max(1, len(l.gates)/gatesAStep)))
+	l.look = now + unit.Instant(l.gateStep(now))
 	keep := l.gates[:0]
 	l.m.hw.Lock()
 	defer l.m.hw.Unlock()
@@ -439,6 +443,20 @@ func (l *loop) watchGates(now unit.Instant) {
 		}
 	}
 	l.gates = keep
+}
+
+// gateStep is how long to look away from the gates.
+func (l *loop) gateStep(now unit.Instant) time.Duration {
+	hard := 0
+	for i := range l.gates {
+		if !l.gates[i].soft && l.gates[i].due <= now+unit.Instant(softStep) {
+			hard++
+		}
+	}
+	if hard == 0 {
+		return softStep
+	}
+	return min(softStep, gateStep*time.Duration(max(1, hard/gatesAStep)))
 }
 
 // passes reports whether a gate is done with: its slot is exhausted and was

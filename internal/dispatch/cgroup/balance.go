@@ -16,7 +16,7 @@ const (
 	lagMemory = 2.0 // core-epochs remembered; more makes recovery from an impossible share slow
 
 	classStep = 8    // served over margin
-	loserStep = 32   // the lowest class of winners over all losers of tier 0 together
+	loserStep = 128  // the lowest class of winners over all losers of tier 0 together
 	tierStep  = 8    // between tiers of losers
 	lastTier  = 3    // four tiers
 	headroom  = 2    // base weights stay below max/headroom, so that lag can raise them
