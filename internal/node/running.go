@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
@@ -265,6 +268,7 @@ func pause(gone <-chan struct{}, d time.Duration) {
 const (
 	maxReportLine = 4096
 	maxKinds      = 64
+	maxKind       = 64 // bytes
 )
 
 // sumReports adds up the complete lines of text by kind and returns the rest.
@@ -272,12 +276,12 @@ const (
 // misuse, and a wrong line earns nothing.
 func sumReports(text []byte, sums map[string]int64) []byte {
 	for {
-		line, rest, found := strings.Cut(string(text), "\n")
+		line, rest, found := bytes.Cut(text, []byte("\n"))
 		if !found {
 			return text
 		}
-		text = []byte(rest)
-		kind, units, ok := ParseReport(line)
+		text = rest
+		kind, units, ok := ParseReport(string(line))
 		if !ok {
 			continue
 		}
@@ -291,7 +295,9 @@ func sumReports(text []byte, sums map[string]int64) []byte {
 // maxUnits is the most work that one batch can claim.
 const maxUnits = 1 << 40
 
-// ParseReport reads one line `work N [kind]`: N finished units, 1 to 2^40.
+// ParseReport reads one line `work N [kind]`: N finished units, 1 to 2^40. A
+// kind is one word of at most 64 bytes that can be shown: a message to the
+// market holds no other text.
 func ParseReport(line string) (kind string, units int64, ok bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 2 || len(fields) > 3 || fields[0] != "work" {
@@ -304,7 +310,8 @@ func ParseReport(line string) (kind string, units int64, ok bool) {
 	if len(fields) == 3 {
 		kind = fields[2]
 	}
-	if len(kind) > 64 {
+	hidden := func(r rune) bool { return !unicode.IsPrint(r) }
+	if len(kind) > maxKind || !utf8.ValidString(kind) || strings.ContainsFunc(kind, hidden) {
 		return "", 0, false
 	}
 	return kind, units, true

@@ -39,6 +39,11 @@ func (s Settings) Args() []string {
 			args = append(args, "--"+name, v)
 		}
 	}
+	count := func(name string, v uint64) {
+		if v != 0 {
+			text(name, strconv.FormatUint(v, 10))
+		}
+	}
 	add("cores-milli", int64(s.Cores))
 	add("watts-uw", int64(s.Watts))
 	add("core-uw", int64(s.WattsPerCore))
@@ -48,10 +53,8 @@ func (s Settings) Args() []string {
 	text("enforce", s.Enforce)
 	text("meter", string(s.Meter))
 	text("trace", s.Trace)
-	if s.Seed != 0 {
-		text("seed", strconv.FormatUint(s.Seed, 10))
-	}
-	add("panic-at-tick", int64(s.PanicAtTick))
+	count("seed", s.Seed)
+	count("panic-at-tick", s.PanicAtTick)
 	text("panic-in", s.PanicIn)
 	return args
 }
@@ -72,7 +75,7 @@ func (s Settings) Validate() error {
 		return fmt.Errorf("epoch %v: use 10ms to 1s", s.Epoch)
 	}
 	if s.Floor > unit.One/2 {
-		return fmt.Errorf("floor %v: at most 50%%", s.Floor)
+		return fmt.Errorf("floor %v: at most 50 %%", s.Floor)
 	}
 	return nil
 }

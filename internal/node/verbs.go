@@ -90,6 +90,9 @@ func parseArgs(args []string) (dir string, s Settings, err error) {
 		return "", s, fmt.Errorf("maxwell %s: %w", NodeVerb, err)
 	}
 	s.Epoch = time.Duration(*epoch)
+	if f.NArg() > 0 {
+		return "", s, fmt.Errorf("maxwell %s: %q is no setting", NodeVerb, f.Arg(0))
+	}
 	if dir == "" {
 		return "", s, fmt.Errorf("maxwell %s is started by maxwell run and up; it is not for people", NodeVerb)
 	}
