@@ -92,9 +92,11 @@ const (
 	gateEarly  = 2 * time.Millisecond
 	gateStep   = 200 * time.Microsecond
 	gatesAStep = 4
-	// What only pacing would stop may run over by a slice of the scheduler: the
-	// next epochs take it back.
-	softStep = 4 * time.Millisecond
+	// What only pacing would stop may run over a little: the next epochs take
+	// it back. A millisecond for one or two, up to ten for a crowd.
+	softStep    = time.Millisecond
+	softAStep   = 2
+	softLongest = 10 * time.Millisecond
 )
 
 func newLoop(m *Market) (*loop, error) {
@@ -447,16 +449,21 @@ func (l *loop) watchGates(now unit.Instant) {
 
 // gateStep is how long to look away from the gates.
 func (l *loop) gateStep(now unit.Instant) time.Duration {
-	hard := 0
+	hard, soft := 0, 0
 	for i := range l.gates {
-		if !l.gates[i].soft && l.gates[i].due <= now+unit.Instant(softStep) {
+		switch {
+		case l.gates[i].due > now+unit.Instant(softLongest):
+		case l.gates[i].soft:
+			soft++
+		default:
 			hard++
 		}
 	}
-	if hard == 0 {
-		return softStep
+	step := min(softLongest, softStep*time.Duration(max(1, soft/softAStep)))
+	if hard > 0 {
+		step = min(step, gateStep*time.Duration(max(1, hard/gatesAStep)))
 	}
-	return min(softStep, gateStep*time.Duration(max(1, hard/gatesAStep)))
+	return step
 }
 
 // passes reports whether a gate is done with: its slot is exhausted and was
