@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -266,9 +267,12 @@ func (c *contest) books() (machineBooks, error) {
 	return machineBooks{at, reading.Energy, busy}, nil
 }
 
-// busyTime is the core time of /proc/stat's first line that was not idle, in
-// ticks of 10 ms (USER_HZ is 100 on every architecture Go runs on); guest time
-// is already in user.
+// userTick is the unit of /proc/stat: USER_HZ is 100 on every architecture that
+// Go runs on.
+const userTick = 10 * time.Millisecond
+
+// busyTime is the core time of /proc/stat's first line that was not idle; guest
+// time is already in user.
 func busyTime(stat []byte) (unit.CoreTime, error) {
 	line, _, _ := bytes.Cut(stat, []byte("\n"))
 	fields := strings.Fields(string(line))
@@ -278,12 +282,12 @@ func busyTime(stat []byte) (unit.CoreTime, error) {
 	var ticks int64
 	for _, i := range []int{1, 2, 3, 6, 7} { // user nice system irq softirq
 		n, err := strconv.ParseInt(fields[i], 10, 64)
-		if err != nil || n < 0 {
+		if err != nil || n < 0 || n > math.MaxInt64/int64(userTick)-ticks {
 			return 0, fmt.Errorf("read /proc/stat: %q is not a count", fields[i])
 		}
 		ticks += n
 	}
-	return unit.CoreTime(ticks) * unit.CoreTime(10*time.Millisecond), nil
+	return unit.CoreTime(ticks) * unit.CoreTime(userTick), nil
 }
 
 // attribute gives a fleet its share of the energy above idle: by its share of

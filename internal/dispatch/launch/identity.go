@@ -31,6 +31,9 @@ func Invoker(getenv func(string) string) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read SUDO_UID %q: %w", text, err)
 	}
+	if uid == 0 { // "00" is root too
+		return nil, nil
+	}
 	gid, err := strconv.ParseUint(getenv("SUDO_GID"), 10, 32)
 	if err != nil {
 		return nil, fmt.Errorf("read SUDO_GID %q: %w", getenv("SUDO_GID"), err)
