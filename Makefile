@@ -41,8 +41,11 @@ build:
 	$(GO) build ./...
 	$(GO) build -o bin/maxwell ./cmd/maxwell
 
+# Compiled in parallel, run one package after the other: tests of shares and of
+# deaths in time must not share two cores with another package's hogs.
 test:
-	@$(GO) test -race $(TESTFLAGS) $(PKGS)
+	@$(GO) test -race -run '^$$' $(PKGS) > /dev/null
+	@$(GO) test -race -p 1 $(TESTFLAGS) $(PKGS)
 
 lint:
 	@unformatted=$$(git grep -Lz --untracked '^// Code generated .* DO NOT EDIT' -- '*.go' | xargs -0r $(tool) gofumpt -l); \
@@ -89,4 +92,4 @@ bench-compare:
 	$(tool) benchstat $(REF)=bin/bench-old.txt here=bin/bench-new.txt
 
 vmtest:
-	$(GO) test -tags vm -count=1 -timeout 30m -v ./internal/vmtest
+	$(GO) test -tags vm -count=1 -timeout 60m -v ./internal/vmtest
