@@ -158,7 +158,7 @@ func TestBrokeStops(t *testing.T) {
 	}
 }
 
-// runtimeOf finds the market process of a runtime directory by its arguments.
+// marketOf finds the market process of a runtime directory by its arguments.
 func marketOf(t *testing.T, dir string) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -181,10 +181,15 @@ func marketOf(t *testing.T, dir string) int {
 }
 
 // directories lists what the market of a child made in every hierarchy, with
-// the inodes: other markets of this machine may use the same names later.
+// the inodes: other markets of this machine may use the same names later. The
+// signal enforcement makes none.
 func directories(t *testing.T, r *Running) map[string]uint64 {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", r.proc.(*launch.Process).Pid))
+	child, ok := r.proc.(*launch.Process)
+	if !ok {
+		return nil
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", child.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,10 +240,11 @@ func ended(t *testing.T, pid int) {
 // its directories go, and its clients are told.
 func TestSuddenDeath(t *testing.T) {
 	for name, s := range map[string]Settings{
-		"kill -9":           {},
-		"panic in the loop": {PanicAtTick: 40, PanicIn: "loop"},
-		"panic in a worker": {PanicAtTick: 40, PanicIn: "worker"},
-		"panic in a call":   {PanicAtTick: 40, PanicIn: "rpc"},
+		"kill -9":             {},
+		"kill -9, by signals": {Enforce: "signal"},
+		"panic in the loop":   {PanicAtTick: 40, PanicIn: "loop"},
+		"panic in a worker":   {PanicAtTick: 40, PanicIn: "worker"},
+		"panic in a call":     {PanicAtTick: 40, PanicIn: "rpc"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
