@@ -39,13 +39,14 @@ func TestProcessorTime(t *testing.T) {
 	l := newLab(t)
 	marks := t.TempDir()
 	names := map[string]string{}
-	fleet := "workloads:\n"
+	var fleet strings.Builder
+	fleet.WriteString("workloads:\n")
 	for kind, script := range burners {
 		names[kind] = unique(kind)
 		script += `; : > "$0"; exec sleep 600`
-		fleet += fmt.Sprintf("  %s: {command: [sh, -c, %q, %q]}\n", names[kind], script, filepath.Join(marks, kind))
+		fleet.WriteString(fmt.Sprintf("  %s: {command: [sh, -c, %q, %q]}\n", names[kind], script, filepath.Join(marks, kind)))
 	}
-	up := l.watch("up", writeFleet(t, fleet), "--json")
+	up := l.watch("up", writeFleet(t, fleet.String()), "--json")
 	counted := map[string]time.Duration{}
 	for kind, name := range names {
 		await(t, kind+" to be done", func() bool {

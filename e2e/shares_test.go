@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -107,7 +108,8 @@ func TestShares(t *testing.T) {
 func compete(t *testing.T, bids []contender) (got []contender, alone bool) {
 	t.Helper()
 	l := newLab(t)
-	fleet := "node: {cores: 1}\nworkloads:\n"
+	var fleet strings.Builder
+	fleet.WriteString("node: {cores: 1}\nworkloads:\n")
 	names := make([]string, len(bids))
 	for i, b := range bids {
 		names[i] = unique("c" + strconv.Itoa(i))
@@ -115,9 +117,9 @@ func compete(t *testing.T, bids []contender) (got []contender, alone bool) {
 		if b.half {
 			command = fmt.Sprintf("[%s], env: {%s: half}", os.Args[0], actVariable)
 		}
-		fleet += fmt.Sprintf("  %s: {command: %s, bid: %d.%03dx}\n", names[i], command, b.bid/1000, b.bid%1000)
+		fleet.WriteString(fmt.Sprintf("  %s: {command: %s, bid: %d.%03dx}\n", names[i], command, b.bid/1000, b.bid%1000))
 	}
-	up := l.watch("up", writeFleet(t, fleet), "--json", "--enforce", "cgroup")
+	up := l.watch("up", writeFleet(t, fleet.String()), "--json", "--enforce", "cgroup")
 	defer func() { // also when the window is not worth waiting for
 		up.signal(syscall.SIGTERM)
 		up.end()
