@@ -39,10 +39,14 @@ type child interface {
 
 // Running is a workload of this session with its main process.
 type Running struct {
-	Name  string
-	s     *Session
-	proc  child
-	done  chan struct{}
+	Name string
+	s    *Session
+	proc child
+	done chan struct{}
+
+	over     chan struct{} // closed when the main process ended
+	reported chan struct{} // closed when nothing more can be reported
+
 	mu    sync.Mutex // orders Signal against the reaping of the process
 	ended bool
 
@@ -68,7 +72,7 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 		w.Spec.Env = os.Environ()
 	}
 	w.Spec.Env = append(slices.Clone(w.Spec.Env), "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD), "MAXWELL_WALLET="+admitted.GetName())
-	r := &Running{Name: admitted.GetName(), s: s, done: make(chan struct{})}
+	r := &Running{Name: admitted.GetName(), s: s, done: make(chan struct{}), over: make(chan struct{}), reported: make(chan struct{})}
 	pid := 0
 	r.proc, pid, err = begin(w.Spec, placed(admitted.GetPlacement()))
 	_ = theirs.Close()
@@ -83,7 +87,7 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 	if _, err := s.rpc.Started(ctx, &v1.StartedRequest{Token: s.token, Name: r.Name, Pid: int32(pid)}); err != nil {
 		r.err = s.plain(err)
 	}
-	s.crew.Go(func() { s.reports(r.Name, report) })
+	s.crew.Go(func() { defer close(r.reported); s.reports(r, report) })
 	life, over := context.WithCancel(context.Background())
 	s.crew.Go(func() { defer over(); r.wait(w.OnChange) })
 	s.crew.Go(func() { r.orphaned(life) })
@@ -164,6 +168,11 @@ func (r *Running) wait(onChange func(launch.Status)) {
 	r.mu.Lock()
 	r.ended = true
 	r.mu.Unlock()
+	close(r.over)
+	select { // the market pays for work only while the workload lives
+	case <-r.reported:
+	case <-time.After(lastReports):
+	}
 	out, err := r.s.rpc.Exited(context.Background(), &v1.ExitedRequest{
 		Token: r.s.token, Name: r.Name, ChildExit: int32(r.code),
 	})
@@ -227,7 +236,7 @@ const reportEvery = 20 * time.Millisecond
 
 // reports reads `work N [kind]` lines until the workload's last process has
 // closed the pipe. Owner: Session; end: the pipe's end, or the session's.
-func (s *Session) reports(name string, pipe *os.File) {
+func (s *Session) reports(r *Running, pipe *os.File) {
 	s.crew.Go(func() { // ends a pipe that outlives the market: owner Session, end gone
 		<-s.gone
 		_ = pipe.SetReadDeadline(time.Now())
@@ -244,7 +253,7 @@ func (s *Session) reports(name string, pipe *os.File) {
 		}
 		for kind, units := range sums {
 			_, rpcErr := s.rpc.Report(context.Background(),
-				&v1.ReportRequest{Token: s.token, Name: name, Kind: kind, Units: units})
+				&v1.ReportRequest{Token: s.token, Name: r.Name, Kind: kind, Units: units})
 			if rpcErr != nil {
 				return
 			}
@@ -253,16 +262,18 @@ func (s *Session) reports(name string, pipe *os.File) {
 		if err != nil {
 			return
 		}
-		pause(s.gone, reportEvery)
+		select {
+		case <-s.gone:
+		case <-r.over: // what is left is the last word: read it at once
+		case <-time.After(reportEvery):
+		}
 	}
 }
 
-func pause(gone <-chan struct{}, d time.Duration) {
-	select {
-	case <-gone:
-	case <-time.After(d):
-	}
-}
+// lastReports bounds the wait for what the main process reported before it
+// ended. Its descendants may keep the pipe open; what it wrote itself was in
+// the pipe at its end.
+const lastReports = 100 * time.Millisecond
 
 // maxReportLine and maxKinds bound what a workload can make its client keep.
 const (
