@@ -74,10 +74,10 @@ func TestFilesWait(t *testing.T) {
 	ran(t, f, 1, 30*time.Millisecond)
 	for slot, s := range watch(t, f, 400*time.Millisecond, 2) {
 		t.Log(slot, s)
-		if s.run+s.wait > s.elapsed*101/100+10*time.Millisecond {
+		if s.run+s.wait > s.elapsed*101/100+s.slack+10*time.Millisecond {
 			t.Errorf("slot %d: %v: more than the time", slot, s)
 		}
-		if f.noPSI == nil && s.run+s.wait < s.elapsed*9/10 {
+		if f.noPSI == nil && s.run+s.wait < (s.elapsed-s.slack)*9/10 {
 			t.Errorf("slot %d: %v: a lone waiter is seen in full", slot, s)
 		}
 		if s.runnable != Unknown {

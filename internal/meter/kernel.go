@@ -260,7 +260,7 @@ func (k *kernel) Describe() Description {
 		d.Wait = "not counted"
 		d.Refused = append([]error{k.counters.Waiting}, d.Refused...)
 	} else if k.lost() > 0 {
-		d.Wait = "a lower bound: the kernel lacked memory to follow some threads"
+		d.Wait = "a lower bound: the kernel could not follow some threads for a while"
 	}
 	d.Cost, d.Reads, d.Slots = k.cost.average(), k.cost.reads, k.cost.slots
 	return d
