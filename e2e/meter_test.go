@@ -44,7 +44,7 @@ func TestProcessorTime(t *testing.T) {
 	for kind, script := range burners {
 		names[kind] = unique(kind)
 		script += `; : > "$0"; exec sleep 600`
-		fleet.WriteString(fmt.Sprintf("  %s: {command: [sh, -c, %q, %q]}\n", names[kind], script, filepath.Join(marks, kind)))
+		fmt.Fprintf(&fleet, "  %s: {command: [sh, -c, %q, %q]}\n", names[kind], script, filepath.Join(marks, kind))
 	}
 	up := l.watch("up", writeFleet(t, fleet.String()), "--json")
 	counted := map[string]time.Duration{}

@@ -117,7 +117,7 @@ func compete(t *testing.T, bids []contender) (got []contender, alone bool) {
 		if b.half {
 			command = fmt.Sprintf("[%s], env: {%s: half}", os.Args[0], actVariable)
 		}
-		fleet.WriteString(fmt.Sprintf("  %s: {command: %s, bid: %d.%03dx}\n", names[i], command, b.bid/1000, b.bid%1000))
+		fmt.Fprintf(&fleet, "  %s: {command: %s, bid: %d.%03dx}\n", names[i], command, b.bid/1000, b.bid%1000)
 	}
 	up := l.watch("up", writeFleet(t, fleet.String()), "--json", "--enforce", "cgroup")
 	defer func() { // also when the window is not worth waiting for

@@ -44,7 +44,7 @@ func (l *lab) newScreen() *screen {
 	}
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		hosttest.Skip(l.t, "pseudo terminal", err.Error())
+		hosttest.Skip(l.t, "terminal", err.Error())
 	}
 	cmd := exec.Command(bash, "--norc", "--noprofile", "-i")
 	cmd.Env = append(l.environ(), "PS1=prompt> ", "TERM=dumb", "HISTFILE=", "M="+maxwell(l.t))
@@ -95,7 +95,7 @@ func (s *screen) open() *os.File {
 		}
 	})
 	if errno != 0 || fd == 0 {
-		hosttest.Skip(s.t, "pseudo terminal", errno.Error())
+		hosttest.Skip(s.t, "terminal", errno.Error())
 	}
 	return os.NewFile(fd, "terminal")
 }

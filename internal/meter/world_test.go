@@ -49,7 +49,7 @@ func newWorld(t testing.TB, v1 ...host.Controller) *world {
 	w.mkdir(filepath.Join(l.V2.Own, name))
 	dirs := l.V1Dirs(name, v1...)
 	if len(dirs) != len(v1) {
-		hosttest.Skip(t, host.FeatureCgroupCPU, fmt.Sprintf("no v1 hierarchies of %v", v1))
+		hosttest.Skip(t, "cgroup1-cpu", fmt.Sprintf("no v1 hierarchies of %v", v1))
 	}
 	for _, dir := range dirs {
 		w.mkdir(dir)

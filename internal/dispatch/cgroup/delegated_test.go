@@ -61,7 +61,7 @@ func delegate() error {
 // for a user's session, and lets it run a market there.
 func TestDelegatedSubtree(t *testing.T) {
 	if os.Geteuid() != 0 {
-		hosttest.Skip(t, host.FeatureCgroupCreate, "only root can hand over a subtree")
+		hosttest.Skip(t, "root", "only root can hand over a subtree")
 	}
 	layout, err := host.Discover(realRoots(t))
 	if err != nil {
@@ -69,7 +69,7 @@ func TestDelegatedSubtree(t *testing.T) {
 	}
 	offered, err := controllers(filepath.Join(layout.V2.Mount, "cgroup.controllers"))
 	if err != nil || !slices.Contains(offered, "cpu") {
-		hosttest.Skip(t, host.FeatureCgroupCPU, "cgroup v2 has no cpu controller here")
+		hosttest.Skip(t, "cgroup2-cpu", "the cpu controller is not on cgroup v2 here")
 	}
 	const nobody = 65534
 	control := filepath.Join(layout.V2.Mount, subtreeControl)
