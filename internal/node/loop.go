@@ -130,8 +130,8 @@ func (l *loop) do(f func()) bool {
 }
 
 // through runs f on the loop's thread and waits until the tick after it has
-// been carried out.
-func (l *loop) through(f func()) bool {
+// been carried out, or the market has ended.
+func (l *loop) through(f func()) {
 	done := make(chan struct{})
 	ok := l.do(func() {
 		f()
@@ -139,13 +139,11 @@ func (l *loop) through(f func()) bool {
 		l.after = append(l.after, func() { close(done) })
 	})
 	if !ok {
-		return false
+		return
 	}
 	select {
 	case <-done:
-		return true
 	case <-l.m.done:
-		return false
 	}
 }
 

@@ -73,7 +73,7 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 	}
 	w.Spec.Env = append(slices.Clone(w.Spec.Env), "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD), "MAXWELL_WALLET="+admitted.GetName())
 	r := &Running{Name: admitted.GetName(), s: s, done: make(chan struct{}), over: make(chan struct{}), reported: make(chan struct{})}
-	pid := 0
+	var pid int
 	r.proc, pid, err = begin(w.Spec, placed(admitted.GetPlacement()))
 	_ = theirs.Close()
 	if err != nil {

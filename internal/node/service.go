@@ -72,16 +72,16 @@ func (s service) of(token string) (*session, error) {
 }
 
 // member finds a workload of the caller's own session.
-func (s service) member(token, name string) (*session, *member, error) {
+func (s service) member(token, name string) (*member, error) {
 	own, err := s.of(token)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	mem := own.find(name)
 	if mem == nil {
-		return nil, nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", name))
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", name))
 	}
-	return own, mem, nil
+	return mem, nil
 }
 
 // Admit implements MarketService.
@@ -179,7 +179,7 @@ func (m *Market) house(mem *member) error {
 
 // Started implements MarketService.
 func (s service) Started(_ context.Context, req *v1.StartedRequest) (*v1.StartedResponse, error) {
-	_, mem, err := s.member(req.GetToken(), req.GetName())
+	mem, err := s.member(req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +193,7 @@ func (s service) Started(_ context.Context, req *v1.StartedRequest) (*v1.Started
 
 // Exited implements MarketService.
 func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedResponse, error) {
-	_, mem, err := s.member(req.GetToken(), req.GetName())
+	mem, err := s.member(req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 
 // Report implements MarketService.
 func (s service) Report(_ context.Context, req *v1.ReportRequest) (*v1.ReportResponse, error) {
-	_, mem, err := s.member(req.GetToken(), req.GetName())
+	mem, err := s.member(req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +301,7 @@ func (s service) Fund(_ context.Context, req *v1.FundRequest) (*v1.FundResponse,
 
 // SetBid implements MarketService.
 func (s service) SetBid(_ context.Context, req *v1.SetBidRequest) (*v1.SetBidResponse, error) {
-	_, mem, err := s.member(req.GetToken(), req.GetName())
+	mem, err := s.member(req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
 	}
