@@ -68,13 +68,6 @@ func (a *archive) bytes(name string, mode uint32, b []byte) {
 	a.pad()
 }
 
-func (a *archive) link(name, to string) {
-	a.dir(path.Dir(name))
-	a.entry(name, 0o120777, int64(len(to)), 0, 0)
-	a.printf("%s", to)
-	a.pad()
-}
-
 func (a *archive) device(name string, major, minor int) {
 	a.dir(path.Dir(name))
 	a.entry(name, 0o020600, 0, major, minor)

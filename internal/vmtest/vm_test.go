@@ -20,8 +20,6 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/vmtest/plan"
 )
 
-const module = "github.com/maxwell-hypervisor/maxwell"
-
 // settings is what the environment may change.
 type settings struct {
 	kernels  []string      // MAXWELL_VM_KERNELS: PACKAGE, PACKAGE@SUITE (also a pattern: the newest wins), or a file with a slash in its name
