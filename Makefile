@@ -44,6 +44,7 @@ build:
 # Compiled in parallel, run one package after the other: tests of shares and of
 # deaths in time must not share two cores with another package's hogs.
 test:
+	@echo "compiling the tests; with empty caches this takes minutes" >&2
 	@$(GO) list -race -export -test -deps $(PKGS) > /dev/null 2>&1 || true # go test says what is wrong
 	@$(GO) test -race -p 1 $(TESTFLAGS) $(PKGS)
 
