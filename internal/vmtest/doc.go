@@ -24,9 +24,9 @@
 // instruction and leaps over idle time (-icount shift=1,sleep=off). With a
 // clock that follows the host's, a guest that is kept off its processors for
 // 50 ms sees one of its tasks run for 50 ms, and no weight can put that right:
-// at load 40 on a 2-core VM grants of 75/25 were delivered as 45/55, and 6.1 and
-// 6.18 alike give 75/25 within a point when instructions are counted, at any
-// load. So the guest needs no looser bounds than a machine, a run that failed
+// on a busy 2-core VM grants of 75/25 were delivered as 45/55, and 6.1 and 6.18
+// alike give 75/25 within 2 points when instructions are counted, at load 3 as
+// at load 50. So the guest needs no looser bounds than a machine, a run that failed
 // fails again, and an overloaded host makes it slow, not red.
 //
 // The price is that one processor is emulated at a time: two take turns within
