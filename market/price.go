@@ -81,7 +81,7 @@ func (m *Market) tally(e *Epoch, uses []Use) sold {
 	limited := e.Watts > 0
 	for i := range uses {
 		u := &uses[i]
-		if u.Used < 0 || u.Demand < 0 || u.Floor < 0 || u.Energy < 0 || u.Score < 0 || u.Score >= Buckets || u.Used > mostDemand {
+		if int64(u.Used)|int64(u.Demand)|int64(u.Floor)|int64(u.Energy) < 0 || uint(u.Score) >= Buckets || u.Used > mostDemand {
 			panicf("market: use by %d: wants %d ns, used %d, floor %d, %d uW, bucket %d",
 				u.ID, u.Demand, u.Used, u.Floor, u.Energy, u.Score)
 		}
@@ -145,6 +145,9 @@ func (e *Epoch) perCoreSecond(b Bucket, s sold) unit.Rate {
 // rent is the area under the others' curve over the units u used, at most its
 // own score over them: nobody pays more than it bid.
 func (m *Market) rent(e *Epoch, u *Use) unit.Wide {
+	if u.Used <= u.Floor { // most losers: nothing above the floor
+		return unit.Wide{}
+	}
 	p := e.part(u)
 	if p.used == 0 {
 		return unit.Wide{}

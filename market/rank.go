@@ -51,7 +51,7 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 // admit decides what can be decided about o alone. Time is its demand as far
 // as its wallet reaches.
 func (e *Epoch) admit(o *Order, a *Allocation) {
-	if o.Demand < 0 || o.Reserve < 0 || o.Energy < 0 || o.Deposit < 0 {
+	if int64(o.Demand)|int64(o.Reserve)|int64(o.Energy)|int64(o.Deposit) < 0 { // any of them
 		panicf("market: order %d wants %d ns at a reserve of %d, %d uW, deposit %d",
 			o.ID, o.Demand, o.Reserve, o.Energy, o.Deposit)
 	}
@@ -156,7 +156,7 @@ func (m *Market) assign(orders []Order, out []Allocation, margin Bucket) {
 			m.tied = append(m.tied, member{id: o.ID, index: int32(i), want: want, watts: o.Energy})
 		default:
 			a.Class, a.Time, a.Refusal = Loser, a.floorTime(), Outbid
-			a.Tier = uint8(min(Tiers-1, (margin-a.Score)/PerOctave))
+			a.Tier = uint8(min(Tiers-1, uint(margin-a.Score)/PerOctave))
 		}
 	}
 }
