@@ -41,12 +41,14 @@ type workload struct {
 
 	bid      unit.Rate     // as ranked
 	quantity unit.CoreTime // most it may use this epoch by its pacing; negative = not paced
+	slack    unit.CoreTime // how far it may go over that
 	reserve  unit.Rate
 	watts    unit.Microwatts // class e_i as ranked
 	last     market.Allocation
 
 	run, wait unit.CoreTime // at the last tick
 	ran       unit.CoreTime // in the epoch that ended
+	waited    unit.CoreTime // likewise, runnable
 	wanted    unit.CoreTime // metered demand of the epoch that ended
 	desire    unit.PPM      // demand over elapsed when it last was free to show it
 	energy    unit.Microjoules

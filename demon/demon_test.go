@@ -67,6 +67,12 @@ func (b *bench) pass(dt time.Duration, ran map[int32]time.Duration) {
 	b.log = append(b.log, b.out.Events...)
 }
 
+// step lets an epoch go by in which nobody ran or wanted to.
+func (b *bench) step() {
+	b.t.Helper()
+	b.pass(tick, nil)
+}
+
 func (b *bench) told(slot int32, kind ActionKind) bool {
 	for _, a := range b.out.Actions {
 		if a.Slot == slot && a.Kind == kind {
@@ -337,6 +343,7 @@ func TestAutoLastsForItsHorizon(t *testing.T) {
 		for _, g := range b.out.Gates {
 			if g.Slot == slot && unit.CoreTime(run) > g.Allowance {
 				run = time.Duration(g.Allowance)
+				frozen = true
 				b.d.Exhausted(slot)
 			}
 		}
@@ -396,5 +403,55 @@ func TestSmallBudgetIsWarned(t *testing.T) {
 	}
 	if len(warned) != 2 || warned[0] != 80 || warned[1] != 95 {
 		t.Errorf("warned at %v %% before it was broke, want 80 and 95", warned)
+	}
+}
+
+// TestSoftGates: whom only its pacing stops is watched as closely as it may run:
+// from the first nanosecond when nothing is in its way, hardly in a queue, and in
+// a crowd not at all while it sleeps and can pay for waking up.
+func TestSoftGates(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Capacity = ShortUpTo + 50 })
+	lone := b.admit(Admission{Name: "lone", Budget: 200 * dollar, Rate: unit.Spend(dollar / 4)})
+	gate := func() (Gate, bool) {
+		for _, g := range b.out.Gates {
+			if g.Slot == lone {
+				return g, true
+			}
+		}
+		return Gate{}, false
+	}
+	b.pass(tick, map[int32]time.Duration{lone: tick})
+	b.pass(tick, map[int32]time.Duration{lone: tick})
+	if g, ok := gate(); ok && g.Cores != 1000 {
+		t.Errorf("nobody is in its way, and it is expected to use %v", g.Cores)
+	}
+	for range 10 { // until it owes
+		if b.told(lone, Freeze) {
+			break
+		}
+		b.pass(tick, map[int32]time.Duration{lone: tick})
+	}
+	if !b.told(lone, Freeze) {
+		t.Fatalf("it runs at 10 $J a second, is paced at a quarter and was not stopped")
+	}
+	for range 400 { // held, until its pace has caught up
+		b.step()
+		if b.told(lone, Thaw) {
+			break
+		}
+	}
+	if g, ok := gate(); !ok || !g.Soft || g.Cores != 1000 {
+		t.Errorf("thawed it may do anything, and its gate is %+v, %v", g, ok)
+	}
+	b.pass(tick, map[int32]time.Duration{lone: tick / 500}) // it ran 0.1 ms and waited
+	if g, ok := gate(); ok && g.Cores > 400 {
+		t.Errorf("in a queue it is expected to use %v", g.Cores)
+	}
+	for i := range ShortUpTo {
+		b.admit(Admission{Name: "sleeper" + string(rune('a'+i%26)) + string(rune('a'+i/26))})
+	}
+	b.step()
+	if _, ok := gate(); ok {
+		t.Errorf("asleep in a crowd and rich it has a gate")
 	}
 }

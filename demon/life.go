@@ -138,7 +138,6 @@ func (d *Demon) carryOut(w *workload, acts apoptosis.Actions, out *Decisions) {
 		d.raise(w, Event{Kind: EventFunded})
 	}
 	d.carryOutEnd(w, acts, out)
-	d.hold(w, out)
 }
 
 // carryOutEnd handles the actions of the last two states.
@@ -166,7 +165,7 @@ func (d *Demon) graceLeft(w *workload) time.Duration {
 	return 0
 }
 
-// hold freezes or thaws w when what enforcement was last told is no longer
+// hold, the last word of a tick on w, freezes or thaws it when what enforcement was last told is no longer
 // what holds. In the dying lane nothing holds it but the lane's own quota.
 func (d *Demon) hold(w *workload, out *Decisions) {
 	if w.dead || w.dying {

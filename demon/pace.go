@@ -44,7 +44,7 @@ func (d *Demon) pace(w *workload, now unit.Instant) error {
 // wallet and end it before its horizon.
 func (d *Demon) paced(w *workload, demand unit.CoreTime) (unit.Rate, unit.CoreTime) {
 	bid := price.Absolute(w.ask.Bid, d.base())
-	w.quantity = -1
+	w.quantity, w.slack = -1, 0
 	if w.auto == nil && w.pacer == nil {
 		return bid, demand
 	}
@@ -59,11 +59,13 @@ func (d *Demon) paced(w *workload, demand unit.CoreTime) (unit.Rate, unit.CoreTi
 	if w.auto != nil {
 		r.Cap = price.Absolute(w.ask.MaxBid, d.base())
 		bid, most = w.auto.Bid(r)
+		w.slack = w.auto.Slack()
 	} else {
 		if w.ask.Auto {
 			r.Cap = price.Absolute(w.ask.MaxBid, d.base())
 		}
 		bid, most = w.pacer.Bid(r)
+		w.slack = w.pacer.Slack()
 	}
 	if most < r.Demand {
 		w.quantity = most

@@ -111,17 +111,57 @@ func (d *Demon) gates(out *Decisions) {
 			continue
 		}
 		allowance, limited := d.allowance(w)
-		soft := w.quantity >= 0 && w.quantity < allowance
-		if soft {
-			allowance, limited = w.quantity, true
-		}
 		cores := d.coresOf(w)
+		soft := w.quantity >= 0 && w.quantity+w.slack < allowance
+		if soft {
+			if d.dormant(w, cores) {
+				continue
+			}
+			allowance, limited = w.quantity+w.slack, true
+			cores = w.pace(cores, d.elapsed)
+		}
 		// Half an epoch of slack: a late tick must not outrun its gate.
-		burn := unit.CoreTime(unit.MulDiv(int64(cores), int64(d.length+d.length/2), 1000))
+		span := d.length + d.length/2
+		if soft {
+			span = d.length
+		}
+		burn := unit.CoreTime(unit.MulDiv(int64(cores), int64(span), 1000))
 		if limited && allowance < burn {
 			out.Gates = append(out.Gates, Gate{Slot: slot, Allowance: allowance, Cores: cores, Soft: soft})
 		}
 	}
+}
+
+// dormantShare is the part of a sleeper's wallet that one epoch awake may cost
+// it before it gets a soft gate in a crowd.
+const dormantShare = 64
+
+// dormant reports whether w sleeps in a crowd and is rich enough to wake for an
+// epoch unwatched. The gates of a thousand sleepers would have to be looked at
+// like those of runners.
+func (d *Demon) dormant(w *workload, cores unit.MilliCores) bool {
+	if w.wanted > 0 || w.frozen || len(d.active) <= ShortUpTo {
+		return false
+	}
+	burn := unit.MulDiv(int64(cores), int64(d.length), 1000)
+	return int64(w.purse.balance)/dormantShare > unit.MulDivSat(burn, int64(d.expected(w)), int64(time.Second))
+}
+
+// In a crowd nobody gets much of a core, and a hundred soft gates that are never
+// reached cost more than the market: one that waited is expected to run at most
+// haste times as fast as it did, counting at least one slice of the kernel.
+const (
+	haste = 4
+	slice = unit.CoreTime(4 * time.Millisecond)
+)
+
+// pace is how many of cores w is expected to use until the next tick, where
+// being wrong can be made up for.
+func (w *workload) pace(cores unit.MilliCores, elapsed time.Duration) unit.MilliCores {
+	if elapsed <= 0 || w.waited < unit.CoreTime(elapsed/4) {
+		return cores // nobody was in its way, or it was held
+	}
+	return min(cores, unit.MilliCores(unit.MulDivCeil(haste*1000, int64(max(w.ran, slice)), int64(elapsed))))
 }
 
 // allowance is the core time w can still use before its wallet or a cap is

@@ -18,9 +18,9 @@ func (d *Demon) measure(in *Input, elapsed time.Duration) {
 		w := d.slots[slot]
 		u := in.Usage[slot]
 		w.ran = max(0, u.Run-w.run)
-		waited := max(0, u.Wait-w.wait)
+		w.waited = max(0, u.Wait-w.wait)
 		w.run, w.wait = max(w.run, u.Run), max(w.wait, u.Wait)
-		w.wanted = d.demand(w, u, w.ran+waited, elapsed)
+		w.wanted = d.demand(w, u, w.ran+w.waited, elapsed)
 		if u.HasErased {
 			w.hasErased = true
 		}

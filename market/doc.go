@@ -94,7 +94,9 @@
 //	beta += clamp(1.6*(1 - c/rho) + 0.4*(A/(K*rho) - 1/2), -8, +8)
 //	b     = base * 2^(beta/64), from 1 bucket above max(base, r) to the cap, at most 64x
 //
-// A rise is dropped if everything wanted was delivered. Over nine populations
+// A is owed where spare time let a wallet run over q, as it may by Slack: then q
+// is nothing until the pace has caught up. A rise is dropped if everything wanted
+// was delivered, or while A is owed. Over nine populations
 // (TestAutoPopulations) 97-100 % of the money is spent at the horizon and every
 // wallet is within 5 % of its budget, except where the bid stands at 64x.
 //

@@ -59,11 +59,13 @@ type pacing struct {
 	begun    bool
 	wanted   bool  // anything in the last epoch
 	duty     int64 // share of epochs that want anything, of dutyOne
-	tokens   int64 // A, in 1/1024 micro-$J
+	tokens   int64 // A, in 1/1024 micro-$J; negative = overrun, to be made up for
 	rho      int64 // tokens per wanting epoch, likewise
 	credit   int64 // K, in 1/1024 epochs
 	beta     int64 // 1/1024 bucket above the base price
 	unitCost unit.Rate
+	most     unit.CoreTime // the quantity of the epoch
+	slack    unit.CoreTime // that it may be overrun by
 }
 
 func newPacing(now unit.Instant, rate unit.Spend, horizon time.Duration) (pacing, error) {
@@ -104,9 +106,18 @@ func (p *pacing) next(r Round) (unit.Rate, unit.CoreTime) {
 	p.beta = min(p.beta, max(fineBucket, min(betaOf(r.Cap, r.Base), mostBeta*fineBucket)))
 	bid := min(rateAt(p.beta, r.Base), r.Cap)
 	cost := max(r.Reserve, min(p.unitCost, bid), 1)
-	most := unit.MulDivSat(p.tokens, int64(unit.CoreSecond)/fineCredit, int64(cost))
-	return bid, min(r.Demand, unit.CoreTime(most))
+	p.most = unit.CoreTime(unit.MulDivSat(max(0, p.tokens), int64(unit.CoreSecond)/fineCredit, int64(cost)))
+	p.slack = unit.CoreTime(unit.MulDivSat(min(level/2, (balance-min(level, balance))/4), int64(unit.CoreSecond)/fineCredit, int64(cost)))
+	return bid, min(r.Demand, p.most)
 }
+
+// Slack is how far a run may go over the quantity of the last Bid before it has
+// to be stopped: half of what the wallet can save up, and nothing near the end
+// of its horizon, when it could not be made up for. The overrun is owed, and
+// the next quantities are nothing until it is made up for. So spare time comes
+// in runs as long as a second's pace instead of one run an epoch, each of which
+// would have to be stopped and started.
+func (p *pacing) Slack() unit.CoreTime { return p.slack }
 
 // allow sets rho, the tokens of one wanting epoch, and the credit.
 func (p *pacing) allow(r Round, balance int64) {
@@ -135,7 +146,10 @@ func (p *pacing) settle(cost unit.Credits, wanted, used unit.CoreTime) {
 	}
 	p.duty += (target - p.duty) / dutyWindow
 	spent := int64(max(0, min(cost, mostBalance))) * fineCredit
-	p.tokens = max(0, p.tokens-spent)
+	level := unit.MulDivSat(p.credit, p.rho, 1024)
+	owed := p.tokens <= 0
+	over := p.overrun(spent, used)
+	p.tokens = max(-level, min(p.tokens, max(0, p.tokens-spent+over))-over)
 	if used > 0 {
 		paid := unit.Rate(unit.MulDivSat(int64(max(0, cost)), int64(unit.CoreSecond), int64(used)))
 		p.unitCost += (paid - p.unitCost) / costWeight
@@ -144,13 +158,22 @@ func (p *pacing) settle(cost unit.Credits, wanted, used unit.CoreTime) {
 		return
 	}
 	step := int64(gainSpending) - min(unit.MulDivSat(gainSpending, spent, p.rho), 2*mostStep)
-	level := unit.MulDivSat(p.credit, p.rho, 1024)
-	step += min(unit.MulDivSat(gainLevel, p.tokens, max(1, level)), gainLevel) - gainLevel/2
+	step += min(unit.MulDivSat(gainLevel, max(0, p.tokens), max(1, level)), gainLevel) - gainLevel/2
 	step = max(-mostStep, min(step, mostStep))
-	if step > 0 && wanted-used <= wanted/PerOctave {
-		return // more money could not have bought more
+	if step > 0 && (owed || wanted-used <= wanted/PerOctave) {
+		return // its own pacing held it back, or more money could not have bought more
 	}
 	p.beta = max(fineBucket, min(p.beta+step, mostBeta*fineBucket))
+}
+
+// overrun is the part of spent that paid for use beyond the quantity. Only that
+// is owed: that a core-second cost more than foreseen is not made up for, which
+// would leave gaps where many pace against each other.
+func (p *pacing) overrun(spent int64, used unit.CoreTime) int64 {
+	if used <= p.most {
+		return 0
+	}
+	return unit.MulDivSat(spent, int64(used-p.most), int64(used))
 }
 
 // betaOf is how far rate stands above base, in 1/1024 bucket; 0 below it.

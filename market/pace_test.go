@@ -234,3 +234,49 @@ func TestPacerOutbidSavesTwoSeconds(t *testing.T) {
 		t.Errorf("after twenty seconds of waiting %v may be bought at once, want two seconds' worth", time.Duration(q))
 	}
 }
+
+// TestOverrunIsMadeUpFor: a wallet that runs on in spare time is given nothing
+// until its pace has caught up, keeps its pace over the whole, does not bid more
+// for having been held back by itself, and is never allowed to owe more than its
+// slack.
+func TestOverrunIsMadeUpFor(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		const length = 100 * time.Millisecond
+		rate := rapid.Int64Range(dollarJ/4, 8*dollarJ).Draw(rt, "rate") // of 20 $J a second for all it wants
+		pacer, err := NewPacer(0, unit.Spend(rate), 0)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		r := Round{
+			Length: length, Balance: rich, Demand: 200 * ms, Reserve: populationBase,
+			Spot: populationBase, Base: populationBase, Cap: at(8000),
+		}
+		spent, pauses := int64(0), 0
+		const epochs = 600
+		for epoch := range epochs {
+			r.Now = unit.Instant(epoch) * unit.Instant(length)
+			bid, most := pacer.Bid(r)
+			if bid > populationBase*5/4 {
+				rt.Fatalf("epoch %d: the bid rose to %d though nobody else was there", epoch, bid)
+			}
+			used := unit.CoreTime(0)
+			if most >= ms {
+				used = min(r.Demand, most+pacer.Slack())
+			} else {
+				pauses++
+			}
+			cost := int64(populationBase) * int64(used) / int64(unit.CoreSecond)
+			spent += cost
+			pacer.Settle(unit.Credits(cost), r.Demand, used)
+		}
+		want := rate * int64(epochs) / 10
+		// It begins with a second's credit and may end a slack ahead.
+		if over := spent - want; over > 2*rate+dollarJ || over < -2*rate-dollarJ {
+			rt.Errorf("spent %.1f $J in a minute, want %.1f within two seconds' worth", float64(spent)/dollarJ, float64(want)/dollarJ)
+		}
+		if pauses == 0 {
+			rt.Errorf("it was never held back")
+		}
+	})
+}
