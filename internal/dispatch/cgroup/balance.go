@@ -22,6 +22,13 @@ const (
 	headroom  = 2    // base weights stay below max/headroom, so that lag can raise them
 	tolerance = 0.03 // a weight within 3 % of the written one is not written
 
+	// Nor one that is off by less than a part of all weights together, which is
+	// that part of the machine, while it is within a quarter of the written one:
+	// in a crowd nobody's share is known or wanted to 3 %, and a write costs what
+	// re-pricing ten wallets does. The lag adds up what is missed, until it tells.
+	crowdShare = 1.0 / 400
+	crowdReach = 0.25
+
 	// A floor slice is the least a loser is run for; a scheduler that looks
 	// once a tick (1-4 ms) cannot give less.
 	floorSlice = float64(time.Millisecond)
@@ -79,6 +86,7 @@ type balance struct {
 	span  span
 	slots []standing
 	gain  float64 // weight per ns granted to a group served in full
+	slack int64   // difference of weights that is not worth a write
 	peak  float64 // largest share lately, in ns of served time
 	tier  [lastTier + 1]float64
 	width float64       // the lowest class of winners, in ns of served time, in powers of two
@@ -208,6 +216,7 @@ func (b *balance) survey(elapsed time.Duration, shares []dispatch.Share) {
 		}
 	}
 	b.rescale(elapsed, top)
+	b.slack = int64(b.gain * (served + margin) * crowdShare)
 	if margin == 0 {
 		margin = served
 	}
@@ -295,6 +304,13 @@ func (b *balance) aim(share *dispatch.Share) target {
 func near(written, wanted int64) bool {
 	d := written - wanted
 	return float64(max(d, -d)) <= tolerance*float64(written)
+}
+
+// minor reports whether a written weight may stay because the difference is less
+// than slack, and not much of the weight itself.
+func minor(written, wanted, slack int64) bool {
+	d := max(written-wanted, wanted-written)
+	return written > 0 && d <= slack && float64(d) <= crowdReach*float64(written)
 }
 
 func correction(lag float64) float64 { return math.Exp(clamp(lagGain*lag, lagReach)) }

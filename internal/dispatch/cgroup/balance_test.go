@@ -26,6 +26,7 @@ type actor struct {
 	want    float64 // cores
 	bias    float64
 	got     float64 // cores, average
+	writes  int     // of its weight
 }
 
 // play runs actors on a fluid scheduler of so many cores: in each epoch the
@@ -59,10 +60,12 @@ func play(b *balance, actors []actor, cores float64, epochs int, late func(int) 
 		b.settle(elapsed, shares)
 		b.survey(elapsed, shares)
 		for i := range shares {
-			if t := b.aim(&shares[i]); t.idle {
+			switch t := b.aim(&shares[i]); {
+			case t.idle:
 				weights[i] = 0.3
-			} else if !t.keep {
+			case !t.keep && !near(int64(weights[i]), t.weight) && !minor(int64(weights[i]), t.weight, b.slack):
 				weights[i] = float64(t.weight)
+				actors[i].writes++
 			}
 		}
 	}
@@ -129,6 +132,34 @@ func TestEqualGrantsConvergeWhateverTheBias(t *testing.T) {
 					}
 				}
 			})
+		})
+	}
+}
+
+// TestCrowdIsWrittenRarely: a hundred groups that share two cores get their
+// shares, and hardly a weight is written although delivery is never exact.
+func TestCrowdIsWrittenRarely(t *testing.T) {
+	for name, s := range spans() {
+		t.Run(name, func(t *testing.T) {
+			const n, epochs = 100, 400
+			actors := make([]actor, n)
+			for i := range actors {
+				actors[i] = actor{
+					class: market.Served, granted: float64(1+i%3) / n, want: 1,
+					bias: math.Exp(.4 * math.Sin(float64(i))),
+				}
+			}
+			play(&balance{span: s}, actors, 2, epochs, func(n int) float64 { return 1 + float64(n%5)/20 })
+			writes := 0
+			for i, a := range actors {
+				writes += a.writes
+				if want := 2 * float64(1+i%3) / 199; math.Abs(a.got-want) > .1*want {
+					t.Errorf("group %d got %.4f cores, want %.4f", i, a.got, want)
+				}
+			}
+			if most := n * epochs / 20; writes > most {
+				t.Errorf("%d weights were written in %d epochs, want at most %d", writes, epochs, most)
+			}
 		})
 	}
 }

@@ -105,6 +105,33 @@ func TestLosersGetTheirFloorAndNoMore(t *testing.T) {
 	end(t, none.group, r)
 }
 
+// TestStartsAtTheHighestWeight: an exec must not wait behind winners, and who
+// sleeps after it must not keep the weight for when it wakes.
+func TestStartsAtTheHighestWeight(t *testing.T) {
+	e := machine(t, 0)
+	g := group(t, e, 0, dispatch.Limits{})
+	weight := func() int64 {
+		v, err := readNumber(g.weight.Path(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	if got := weight(); got != e.balance.span.most {
+		t.Errorf("a new group has weight %d, want %d", got, e.balance.span.most)
+	}
+	p := process(t, g, "sleep", "60")
+	for range 2 {
+		if err := e.Apply(testEpoch, []dispatch.Share{{Slot: 0, Class: uint8(market.Idle)}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := weight(); got != e.balance.span.usual {
+			t.Errorf("asleep it has weight %d, want %d", got, e.balance.span.usual)
+		}
+	}
+	end(t, g, p)
+}
+
 func TestFreezeStopsAll(t *testing.T) {
 	e := machine(t, 0)
 	g := group(t, e, 0, dispatch.Limits{})

@@ -208,9 +208,10 @@ func homes(l host.Layout, p *plan) []string {
 	return dirs
 }
 
-// Open makes the group of a workload, at normal weight, unfrozen: the price is
-// applied after its start (an exec into a starved group blocked the caller
-// for 7.5 s, measured).
+// Open makes the group of a workload, unfrozen and at the highest weight: the
+// price is applied after its start. An exec into a group that is light beside
+// its neighbours blocks the caller (for 7.5 s, measured), and the weight that
+// the kernel gives a new group is light beside those of winners.
 func (e *Enforcer) Open(slot int, name string, l dispatch.Limits) (dispatch.Group, error) {
 	if slot < 0 {
 		return nil, fmt.Errorf("open group %s: slot %d is negative", name, slot)
@@ -225,7 +226,7 @@ func (e *Enforcer) Open(slot int, name string, l dispatch.Limits) (dispatch.Grou
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{market: e, slot: slot, name: unique, limits: l, weight: nil, written: e.balance.span.usual}
+	g := &Group{market: e, slot: slot, name: unique, limits: l, written: e.balance.span.usual, fresh: true}
 	if err := g.make(); err != nil {
 		e.mu.Lock()
 		delete(e.names, unique)
@@ -380,13 +381,16 @@ func optional(path, text string) error {
 	return err
 }
 
-// open opens the two files that an epoch may write.
+// open opens the two files that an epoch may write. Nobody else has the group.
 func (g *Group) open() (err error) {
 	name := "cpu.shares"
 	if g.cpu.v2 {
 		name = "cpu.weight"
 	}
 	if g.weight, err = host.OpenKnob(g.cpu.file(name)); err != nil {
+		return err
+	}
+	if err := g.weighLocked(target{weight: g.market.balance.span.most}); err != nil {
 		return err
 	}
 	path := filepath.Join(g.unified, "cgroup.freeze")
@@ -443,7 +447,7 @@ func (e *Enforcer) Apply(elapsed time.Duration, shares []dispatch.Share) error {
 		if s.Slot < 0 || s.Slot >= len(e.groups) || e.groups[s.Slot] == nil {
 			continue
 		}
-		err := e.groups[s.Slot].enforce(market.Class(s.Class) == market.Frozen, e.balance.aim(s))
+		err := e.groups[s.Slot].enforce(market.Class(s.Class) == market.Frozen, e.balance.aim(s), e.balance.slack)
 		if err != nil && !host.Gone(err) {
 			failed = errors.Join(failed, err)
 		}

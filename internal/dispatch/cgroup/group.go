@@ -51,6 +51,7 @@ type Group struct {
 	idle    bool       // cpu.idle in force
 	held    holder     // who keeps it frozen
 	lane    bool       // in the dying lane: Apply leaves it alone
+	fresh   bool       // at the weight of its start
 }
 
 // holder is the set of those who froze a group. It runs again when the last
@@ -135,7 +136,7 @@ func (g *Group) writeStopLocked(stop bool) error {
 }
 
 // enforce sets one epoch's weight; it allocates nothing unless it fails.
-func (g *Group) enforce(frozen bool, t target) error {
+func (g *Group) enforce(frozen bool, t target, slack int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.closed || g.lane {
@@ -149,7 +150,13 @@ func (g *Group) enforce(frozen bool, t target) error {
 			return err
 		}
 	}
-	if t.keep {
+	if g.fresh {
+		g.fresh = false
+		if t.keep { // it started and sleeps: it is not to wake at the weight of its start
+			t = target{weight: g.market.balance.span.usual}
+		}
+	}
+	if t.keep || !t.idle && !g.idle && minor(g.written, t.weight, slack) {
 		return nil
 	}
 	return g.weighLocked(t)

@@ -225,15 +225,12 @@ func anyone(dir string) (bool, error) {
 
 // event reads one key of cgroup.events.
 func event(dir, key string) (bool, error) {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	f, err := host.OpenFile(filepath.Join(dir, "cgroup.events"))
 	if err != nil {
-		return false, fmt.Errorf("read %s/cgroup.events: %w", dir, bare(err))
+		return false, err
 	}
-	v, ok := host.Key(b, key)
-	if !ok {
-		return false, fmt.Errorf("read %s/cgroup.events: no %s: %w", dir, key, host.ErrUnavailable)
-	}
-	return v != 0, nil
+	v, err := f.ReadKey(key)
+	return v != 0, errors.Join(err, f.Close())
 }
 
 // until asks again and again, a little later each time.
