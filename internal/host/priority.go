@@ -3,6 +3,8 @@ package host
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,6 +60,31 @@ func RaisePriority() Priority {
 		return Priority{Urgency: UrgencyNice, Why: why, old: old}
 	}
 	return Priority{Why: why}
+}
+
+// serviceNice is how the threads of a service stand before the workloads that it
+// governs: they are few and short, and whoever waits for them holds something.
+const serviceNice = -10
+
+// RaiseService gives every thread of this process, and those it starts later, a
+// better nice value where that is allowed; where it is not, all stays as it
+// was. The epoch thread has its own, better rank (RaisePriority).
+func RaiseService() error {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return fmt.Errorf("list own threads: %w", err)
+	}
+	for _, t := range tasks {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			continue
+		}
+		err = unix.Setpriority(unix.PRIO_PROCESS, tid, serviceNice)
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("raise a thread to nice %d: %w", serviceNice, err)
+		}
+	}
+	return nil
 }
 
 // String is the urgency, and why it is not better.

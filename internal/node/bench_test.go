@@ -7,7 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,7 +60,7 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n, births int) {
 			Spec: launch.Spec{Args: args},
 		})
 		if err != nil {
-			b.Fatal(err)
+			panic(err) // also on a goroutine of its own
 		}
 		return r
 	}
@@ -73,22 +73,21 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n, births int) {
 	}
 	pid := pidOf(b, dir)
 	before, from := processTime(b, pid), time.Now()
-	born, mayflies := 0, []*Running(nil)
-	defer func() {
-		for _, r := range mayflies {
-			_ = r.Signal(syscall.SIGKILL)
-		}
-	}()
+	born, crew := 0, sync.WaitGroup{}
+	defer crew.Wait()
 	for b.Loop() { // one second of the market's life
-		second := time.After(time.Second)
+		second := time.NewTimer(time.Second)
 		for range births {
 			born++
-			mayflies = append(mayflies, begin(fmt.Sprint("mayfly", born), "true"))
+			name := fmt.Sprint("mayfly", born)
+			crew.Go(func() { <-begin(name, "true").Done() })
+			time.Sleep(time.Second / time.Duration(births+1))
 		}
-		<-second
+		<-second.C
 	}
 	spent, wall := processTime(b, pid)-before, time.Since(from)
 	b.ReportMetric(100*float64(spent)/float64(wall), "%core")
+	b.ReportMetric(float64(born)/wall.Seconds(), "births/s")
 	snap, err := s.Snapshot(b.Context(), true)
 	if err == nil {
 		b.ReportMetric(float64(snap.GetNode().GetLateMaxNs())/1e6, "ms-late-max")

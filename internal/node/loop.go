@@ -92,11 +92,9 @@ const (
 	gateEarly  = 2 * time.Millisecond
 	gateStep   = 200 * time.Microsecond
 	gatesAStep = 4
-	// What only pacing would stop may run over a little: the next epochs take
-	// it back. A millisecond for one or two, up to ten for a crowd.
-	softStep    = time.Millisecond
-	softAStep   = 2
-	softLongest = 10 * time.Millisecond
+	// What only pacing would stop may run over: the next epochs take it back.
+	softSteps  = 16 // of an epoch
+	crowdSteps = 4  // of the longer epoch of a crowd
 )
 
 func newLoop(m *Market) (*loop, error) {
@@ -123,6 +121,18 @@ func (l *loop) do(f func()) bool {
 	l.poke()
 	select {
 	case <-done:
+		return true
+	case <-l.m.done:
+		return false
+	}
+}
+
+// post runs f on the loop's thread, before whatever is sent later, and does not
+// wait for it: it is run when the loop wakes for something, at the latest at
+// its next tick. It returns false when the loop has ended.
+func (l *loop) post(f func()) bool {
+	select {
+	case l.queue <- f:
 		return true
 	case <-l.m.done:
 		return false
@@ -163,10 +173,8 @@ func (l *loop) run() {
 	l.applied = l.last
 	l.next = l.last + unit.Instant(demon.ShortEpoch)
 	for !l.ending {
-		woken := l.sleep(l.deadline())
-		if woken {
-			l.commands()
-		}
+		l.sleep(l.deadline())
+		l.commands()
 		now := l.clock.Now()
 		if now >= l.deadlineOfTick() {
 			l.tick(now)
@@ -191,24 +199,24 @@ func (l *loop) deadline() unit.Instant {
 }
 
 // hurryEvery is the least time between two ticks, however much of a hurry
-// there is: a thousand burials a second must not become a thousand ticks.
+// there is: a hundred burials a second must not become a hundred ticks. In a
+// crowd, whose ticks are long, nobody's hurry brings one forward.
 const hurryEvery = 4 * time.Millisecond
 
 // deadlineOfTick is when the next tick is due.
 func (l *loop) deadlineOfTick() unit.Instant {
-	if l.hurry {
+	if l.hurry && l.demon.Alive() <= demon.ShortUpTo {
 		return min(l.next, l.last+unit.Instant(hurryEvery))
 	}
 	return l.next
 }
 
-// sleep waits until the deadline or a command, whichever is first.
-func (l *loop) sleep(until unit.Instant) bool {
+// sleep waits until the deadline or a poke, whichever is first.
+func (l *loop) sleep(until unit.Instant) {
 	fds := [2]unix.PollFd{{Fd: int32(l.wake), Events: unix.POLLIN}, {Fd: int32(l.deathFD), Events: unix.POLLIN}}
 	for {
 		left := max(0, time.Duration(until-l.clock.Now()))
-		ts := unix.NsecToTimespec(int64(left))
-		n, err := unix.Ppoll(fds[:], &ts, nil)
+		n, err := host.Poll(fds[:], left)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -218,7 +226,11 @@ func (l *loop) sleep(until unit.Instant) bool {
 		if fds[1].Revents != 0 {
 			l.mourn()
 		}
-		return n > 0 && fds[0].Revents != 0
+		if n > 0 && fds[0].Revents != 0 {
+			var drop [8]byte
+			_, _ = unix.Read(l.wake, drop[:])
+		}
+		return
 	}
 }
 
@@ -250,8 +262,6 @@ func (l *loop) mourn() {
 
 // commands runs everything that waits in the queue.
 func (l *loop) commands() {
-	var drop [8]byte
-	_, _ = unix.Read(l.wake, drop[:])
 	for {
 		select {
 		case f := <-l.queue:
@@ -369,11 +379,15 @@ func (l *loop) act() {
 				mem.final = line
 				mem.final.Power, mem.final.CoresNow = 0, 0 // the dead burn nothing
 			}
-			mem.spotPeak = l.peak
+			mem.spotPeakMilli = l.m.multiple(l.peak)
 			l.m.work(func() { l.m.bury(mem) })
 		}
 	}
 }
+
+// silent is how long a workload may run at its start's weight before its client
+// said that it started.
+const silent = unit.CoreTime(demon.ShortEpoch)
 
 // apply hands the shares of the coming epoch to enforcement.
 func (l *loop) apply(now unit.Instant) {
@@ -381,7 +395,7 @@ func (l *loop) apply(now unit.Instant) {
 	for i := range l.out.Shares {
 		s := &l.out.Shares[i]
 		mem := l.members[s.Slot]
-		if mem == nil || !mem.started {
+		if mem == nil || !mem.started && l.in.Usage[s.Slot].Run < silent {
 			continue
 		}
 		// Where enforcement stops and goes, a share that is not the whole demand
@@ -416,14 +430,17 @@ func (l *loop) arm(now unit.Instant) {
 	l.gates = l.gates[:0]
 	for _, g := range l.out.Gates {
 		limit := l.in.Usage[g.Slot].Run + g.Allowance
-		l.gates = append(l.gates, gate{slot: g.Slot, limit: limit, cores: g.Cores, soft: g.Soft, due: due(now, g.Allowance, g.Cores)})
+		l.gates = append(l.gates, gate{slot: g.Slot, limit: limit, cores: g.Cores, soft: g.Soft, due: due(now, g.Allowance, g.Cores, g.Soft)})
 	}
 }
 
 // due is the earliest moment at which left core time can be used up by cores,
-// less the early start.
-func due(now unit.Instant, left unit.CoreTime, cores unit.MilliCores) unit.Instant {
+// less the early start where nothing may run over.
+func due(now unit.Instant, left unit.CoreTime, cores unit.MilliCores, soft bool) unit.Instant {
 	wall := time.Duration(unit.MulDiv(max(0, int64(left)), 1000, max(1, int64(cores))))
+	if soft {
+		return now + unit.Instant(wall)
+	}
 	return now + unit.Instant(max(0, wall-gateEarly))
 }
 
@@ -447,17 +464,16 @@ func (l *loop) watchGates(now unit.Instant) {
 
 // gateStep is how long to look away from the gates.
 func (l *loop) gateStep(now unit.Instant) time.Duration {
-	hard, soft := 0, 0
+	step := l.out.Epoch / softSteps
+	if l.out.Epoch > demon.ShortEpoch {
+		step = l.out.Epoch / crowdSteps
+	}
+	hard := 0
 	for i := range l.gates {
-		switch {
-		case l.gates[i].due > now+unit.Instant(softLongest):
-		case l.gates[i].soft:
-			soft++
-		default:
+		if !l.gates[i].soft && l.gates[i].due <= now+unit.Instant(step) {
 			hard++
 		}
 	}
-	step := min(softLongest, softStep*time.Duration(max(1, soft/softAStep)))
 	if hard > 0 {
 		step = min(step, gateStep*time.Duration(max(1, hard/gatesAStep)))
 	}
@@ -477,12 +493,18 @@ func (l *loop) passes(g *gate, now unit.Instant) bool {
 		return true
 	}
 	if s.Run < g.limit {
-		g.due = due(now, g.limit-s.Run, g.cores)
+		g.due = due(now, g.limit-s.Run, g.cores, g.soft)
 		return false
 	}
 	l.m.try("freeze", mem, mem.group.Freeze)
 	l.demon.Exhausted(g.slot)
 	return true
+}
+
+// has reports whether mem still sits in its slot: after its burial the slot
+// may be another's, and a late word about mem must not be taken for one.
+func (l *loop) has(mem *member) bool {
+	return int(mem.slot) < len(l.members) && l.members[mem.slot] == mem
 }
 
 // seat makes room for slot in every table indexed by it.

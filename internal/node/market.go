@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
 	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
 	"github.com/maxwell-hypervisor/maxwell/unit"
@@ -23,19 +24,20 @@ type Market struct {
 	log      *slog.Logger
 	began    unit.Instant
 
-	sensor   sensor.Sensor
-	enforcer dispatch.Enforcer
-	cpus     []int // that are sold; nil = all
-	online   unit.MilliCores
-	duty     bool       // enforcement stops and goes, and counts a lower bound
-	why      error      // why a better enforcement was refused; nil = there is none better
-	hw       sync.Mutex // guards meter and the opening of groups
-	meter    meter.Meter
-	trace    *trace
-	loop     *loop
-	jobs     chan func()
-	self     atomic.Int64 // processor time of the market itself, ns
-	landauer unit.Credits // per GiB, for display
+	sensor    sensor.Sensor
+	enforcer  dispatch.Enforcer
+	cpus      []int // that are sold; nil = all
+	online    unit.MilliCores
+	duty      bool       // enforcement stops and goes, and counts a lower bound
+	why       error      // why a better enforcement was refused; nil = there is none better
+	hw        sync.Mutex // guards meter and the opening of groups
+	meter     meter.Meter
+	trace     *trace
+	loop      *loop
+	jobs      chan func()
+	inspected atomic.Int64 // members whose counters are read while they live
+	self      atomic.Int64 // processor time of the market itself, ns
+	landauer  unit.Credits // per GiB, for display
 
 	quit    chan struct{} // closed when everything but the loop must end
 	done    chan struct{} // closed when the loop has ended
@@ -107,6 +109,9 @@ func (m *Market) fault(what string, err error) {
 
 // start begins the loop, the workers and the inspector.
 func (m *Market) start() {
+	if err := host.RaiseService(); err != nil {
+		m.log.Info("threads stay at normal priority", "why", err)
+	}
 	m.hands.Add(workers)
 	for range workers {
 		m.spawn("worker", m.worker)

@@ -42,9 +42,9 @@ type member struct {
 	pidsRefused atomic.Uint64
 	processes   atomic.Int64
 
-	final    demon.Line // at its burial
-	spotPeak unit.Rate
-	buried   chan struct{} // closed when the group is gone and the slot free
+	final         demon.Line    // at its burial
+	spotPeakMilli int64         // likewise, as a multiple
+	buried        chan struct{} // closed when the group is gone and the slot free
 }
 
 // askEvery is how often a tree that should be empty is asked when the kernel
@@ -92,6 +92,11 @@ func (m *Market) inspect(mem *member) {
 // process is noticed within it.
 const inspectEvery = 100 * time.Millisecond
 
+// inspects reports whether the counters of mem are read while it lives.
+func (m *Market) inspects(mem *member) bool {
+	return mem.limits.Memory > 0 || mem.limits.Pids > 0 || m.duty
+}
+
 // inspector reads the counters of every workload that has such a cap, or that
 // only its enforcement can count, ten times a second. All others are read once,
 // at their burial. Owner: Market; end: quit.
@@ -104,13 +109,13 @@ func (m *Market) inspector() {
 			return
 		case <-ticker.C:
 		}
+		if m.inspected.Load() == 0 {
+			continue
+		}
 		var list []*member
 		m.loop.do(func() {
 			for _, mem := range m.loop.members {
-				if mem == nil || mem.ending {
-					continue
-				}
-				if mem.limits.Memory > 0 || mem.limits.Pids > 0 || m.duty {
+				if mem != nil && !mem.ending && m.inspects(mem) {
 					list = append(list, mem)
 				}
 			}
@@ -179,6 +184,9 @@ func (m *Market) bury(mem *member) {
 		m.loop.demon.Release(mem.slot)
 		m.loop.note(escaped)
 		m.loop.members[mem.slot] = nil
+		if m.inspects(mem) {
+			m.inspected.Add(-1)
+		}
 		mem.session.lost(mem)
 	})
 	close(mem.buried)

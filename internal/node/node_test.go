@@ -108,6 +108,35 @@ func used(t *testing.T, s *Session) map[string]*v1.Workload {
 	return out
 }
 
+// TestLateWordsAreNobodyElses: what is said about a workload after its burial
+// (a report that was under way, a signal to stop, a bid) does not fall to
+// whoever sits in its slot by then.
+func TestLateWordsAreNobodyElses(t *testing.T) {
+	s := join(t, Settings{})
+	old := start(t, s, &v1.AdmitRequest{Name: "old"}, []string{"true"})
+	if _, err := old.Result(); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s, &v1.AdmitRequest{Name: "young", BudgetUcredits: 1e9, IncomeUcredits: 1e6}, hog)
+	ctx := t.Context()
+	if _, err := s.rpc.Report(ctx, &v1.ReportRequest{Token: s.token, Name: "old", Units: 5}); err != nil {
+		t.Errorf("a late report is an error: %v", err)
+	}
+	if _, err := s.rpc.SetBid(ctx, &v1.SetBidRequest{Token: s.token, Name: "old", BidMilli: 5000}); err == nil {
+		t.Errorf("the bid of a buried workload can be set")
+	}
+	if _, err := s.rpc.Exited(ctx, &v1.ExitedRequest{Token: s.token, Name: "old", ChildExit: 3}); err != nil {
+		t.Errorf("told twice of its end: %v", err)
+	}
+	if err := s.Suspend(ctx, false); err != nil { // returns after a tick
+		t.Fatal(err)
+	}
+	w := used(t, s)["young"]
+	if w.GetWork() != 0 || w.GetIncomeUcredits() != 0 || w.GetBidMilli() != 2000 || w.GetState() == "dead" {
+		t.Errorf("words about the old one reached the young one: %v", w)
+	}
+}
+
 // TestHigherBidRuns sells one core to two hogs at 2x and 8x, and judges what
 // they did with the time that this machine left to them.
 func TestHigherBidRuns(t *testing.T) {

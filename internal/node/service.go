@@ -166,15 +166,18 @@ func (m *Market) house(mem *member) error {
 			err = errors.Join(err, group.Remove())
 		}
 	}
-	m.loop.do(func() {
-		if err != nil {
-			m.loop.demon.Abandon(mem.slot)
-			return
-		}
+	if err != nil {
+		m.loop.do(func() { m.loop.demon.Abandon(mem.slot) })
+		return err
+	}
+	m.loop.post(func() {
 		mem.metered = true
 		m.loop.members[mem.slot] = mem
 	})
-	return err
+	if m.inspects(mem) {
+		m.inspected.Add(1)
+	}
+	return nil
 }
 
 // Started implements MarketService.
@@ -184,9 +187,11 @@ func (s service) Started(_ context.Context, req *v1.StartedRequest) (*v1.Started
 		return nil, err
 	}
 	s.m.track(mem, int(req.GetPid()))
-	s.m.loop.do(func() {
-		mem.started = true
-		s.m.loop.demon.Started(mem.slot)
+	s.m.loop.post(func() {
+		if s.m.loop.has(mem) {
+			mem.started = true
+			s.m.loop.demon.Started(mem.slot)
+		}
 	})
 	return &v1.StartedResponse{}, nil
 }
@@ -206,6 +211,9 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 			return
 		}
 		mem.ending, mem.hasExit, mem.childExit = true, true, req.GetChildExit()
+		if !m.loop.has(mem) {
+			return // buried before its client told
+		}
 		signaled := req.GetChildExit() > 128 && !req.GetNeverStarted()
 		m.loop.demon.Gone(mem.slot, signaled)
 		m.loop.hurry = true
@@ -216,12 +224,8 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	var out *v1.Workload
-	var peak unit.Rate
-	if !m.loop.do(func() { out, peak = m.workload(&mem.final, mem), mem.spotPeak }) {
-		out, peak = m.workload(&mem.final, mem), mem.spotPeak
-	}
-	return &v1.ExitedResponse{Workload: out, SpotPeakMilli: m.multiple(peak)}, nil
+	// It is buried: what the loop knew of it changes no more.
+	return &v1.ExitedResponse{Workload: m.workload(&mem.final, mem), SpotPeakMilli: mem.spotPeakMilli}, nil
 }
 
 // Report implements MarketService.
@@ -230,7 +234,11 @@ func (s service) Report(_ context.Context, req *v1.ReportRequest) (*v1.ReportRes
 	if err != nil {
 		return nil, err
 	}
-	s.m.loop.do(func() { s.m.loop.demon.Report(mem.slot, req.GetKind(), req.GetUnits()) })
+	s.m.loop.post(func() {
+		if s.m.loop.has(mem) {
+			s.m.loop.demon.Report(mem.slot, req.GetKind(), req.GetUnits())
+		}
+	})
 	return &v1.ReportResponse{}, nil
 }
 
@@ -251,7 +259,9 @@ func (s service) Stop(_ context.Context, req *v1.StopRequest) (*v1.StopResponse,
 	}
 	s.m.loop.do(func() {
 		for _, mem := range list {
-			s.m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+			if s.m.loop.has(mem) {
+				s.m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+			}
 		}
 		s.m.loop.hurry = true
 	})
@@ -272,7 +282,9 @@ func (s service) Suspend(_ context.Context, req *v1.SuspendRequest) (*v1.Suspend
 	list := own.living()
 	s.m.loop.through(func() {
 		for _, mem := range list {
-			s.m.loop.demon.Suspend(mem.slot, req.GetSuspend())
+			if s.m.loop.has(mem) {
+				s.m.loop.demon.Suspend(mem.slot, req.GetSuspend())
+			}
 		}
 	})
 	return &v1.SuspendResponse{}, nil
@@ -305,7 +317,13 @@ func (s service) SetBid(_ context.Context, req *v1.SetBidRequest) (*v1.SetBidRes
 	if err != nil {
 		return nil, err
 	}
-	s.m.loop.do(func() { err = s.m.loop.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli())) })
+	s.m.loop.do(func() {
+		if !s.m.loop.has(mem) {
+			err = &demon.Refusal{What: "name", Reason: fmt.Sprintf("workload %q has ended", mem.name)}
+			return
+		}
+		err = s.m.loop.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli()))
+	})
 	if err != nil {
 		return nil, refused(err)
 	}

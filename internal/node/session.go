@@ -122,7 +122,9 @@ func (m *Market) endMembers(s *session) {
 	}
 	m.loop.through(func() {
 		for _, mem := range living {
-			m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+			if m.loop.has(mem) {
+				m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+			}
 		}
 	})
 	for _, mem := range living {
@@ -131,7 +133,9 @@ func (m *Market) endMembers(s *session) {
 	m.loop.do(func() {
 		for _, mem := range living {
 			mem.ending = true
-			m.loop.demon.Gone(mem.slot, false)
+			if m.loop.has(mem) {
+				m.loop.demon.Gone(mem.slot, false)
+			}
 		}
 		m.loop.hurry = true
 	})

@@ -1,0 +1,1 @@
+// Empty: functions without a body (poll.go) need an assembly file in the package.
