@@ -45,11 +45,11 @@ func TestBroke(t *testing.T) {
 	l := newLab(t)
 	name, files := unique("hog"), t.TempDir()
 	file, trace := filepath.Join(files, "receipt.json"), filepath.Join(files, "trace.jsonl")
-	const budget, grace = 25_000_000, 3 * time.Second
+	const budget, grace = 25_000_000, 6 * time.Second
 	hog := l.watch("run", "--name", name, "--budget", "25", "--cores", "1", "--grace", grace.String(),
 		"--receipt", file, "--trace", trace, "--", "sh", "-c", "while :; do :; done")
 	dir := waitDirectory(t, name)
-	hog.noticed("is broke and paused; ends in 3 s unless funded")
+	hog.noticed("is broke and paused; ends in 6 s unless funded")
 	stays(t, dir, grace-500*time.Millisecond)
 	if code := hog.end(); code != 122 {
 		t.Errorf("exit %d, want 122", code)

@@ -91,6 +91,8 @@ type Group interface {
 	Populated() (bool, error)
 	// Counters reads the kernel's counters.
 	Counters() (Counters, error)
+	// PeakMemory is that counter alone, which costs less.
+	PeakMemory() (unit.Bytes, error)
 	// Remove takes an empty group away; ErrPopulated if it is not empty.
 	Remove() error
 }

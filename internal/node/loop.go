@@ -237,7 +237,19 @@ func (l *loop) sleep(until unit.Instant) {
 // watcher is an enforcement that is told by the kernel when a tree is empty.
 type watcher interface {
 	DeathFD() int
+	Watch(slot int) error
 	Deaths(list []int) ([]int, error)
+}
+
+// watch asks to be woken when the tree of mem, which is ending, becomes empty.
+// It may have become so since it was asked: it is asked again at the next tick.
+func (l *loop) watch(mem *member) {
+	mem.watched, mem.askAt = true, 0
+	if w, ok := l.m.enforcer.(watcher); ok {
+		if err := w.Watch(int(mem.slot)); err != nil {
+			l.m.fault("watch for the death of "+mem.name, err)
+		}
+	}
 }
 
 // mourn notes whose trees became empty. Somebody waits for the burial of those
@@ -322,6 +334,9 @@ func (l *loop) read(now unit.Instant) {
 			continue
 		}
 		in.Usage[slot].Populated = mem.populated(now)
+		if mem.ending && in.Usage[slot].Populated && !mem.watched {
+			l.watch(mem)
+		}
 		in.Usage[slot].PeakMemory = unit.Bytes(mem.peak.Load())
 		in.Usage[slot].OOMKills = mem.ooms.Load()
 		in.Usage[slot].PidsRefused = mem.pidsRefused.Load()

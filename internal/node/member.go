@@ -27,7 +27,8 @@ type member struct {
 	killed   bool         // SIGKILL was sent to the whole tree
 	killing  bool         // a worker is to kill it: at most one job of a kind waits for each member
 	killAt   unit.Instant // not again before
-	emptied  bool         // the kernel told that its tree became empty
+	watched  bool         // the kernel is to tell when its tree becomes empty
+	emptied  bool         // the kernel told that it did
 	gone     bool         // ending, and seen empty: nothing enters it any more
 	askAt    unit.Instant // when to ask without having been told
 	ending   bool         // its main process ended, or it is dying: ask whether it is empty
@@ -92,6 +93,19 @@ func (m *Market) inspect(mem *member) {
 // process is noticed within it.
 const inspectEvery = 100 * time.Millisecond
 
+// lastLook reads what a burial needs of the kernel's counters.
+func (m *Market) lastLook(mem *member) {
+	if m.inspects(mem) {
+		m.inspect(mem)
+		return
+	}
+	peak, err := mem.group.PeakMemory()
+	if err != nil && !errors.Is(err, dispatch.ErrClosed) {
+		m.fault("read peak memory of "+mem.name, err)
+	}
+	mem.peak.Store(max(mem.peak.Load(), int64(peak)))
+}
+
 // inspects reports whether the counters of mem are read while it lives.
 func (m *Market) inspects(mem *member) bool {
 	return mem.limits.Memory > 0 || mem.limits.Pids > 0 || m.duty
@@ -154,7 +168,7 @@ const (
 
 // bury removes an empty group and frees its slot.
 func (m *Market) bury(mem *member) {
-	m.inspect(mem)
+	m.lastLook(mem)
 	escaped := ""
 	if g, ok := mem.group.(interface{ Unheld() string }); ok {
 		escaped = g.Unheld()

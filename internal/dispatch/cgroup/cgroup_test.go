@@ -357,7 +357,21 @@ func TestDeathsAreNoticed(t *testing.T) {
 		return
 	}
 	g := group(t, e, 3, dispatch.Limits{})
-	p := process(t, g, "sh", "-c", "sleep 0.01")
+	p := process(t, g, "sleep", "60")
+	for range 2 { // the second changes nothing
+		if err := e.Watch(3); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Watch(77); err != nil {
+		t.Errorf("a slot that nobody has: %v", err)
+	}
+	if list, err := e.Deaths(nil); err != nil || len(list) > 0 {
+		t.Errorf("deaths %v, %v of a tree that lives", list, err)
+	}
+	if err := g.Kill(); err != nil {
+		t.Fatal(err)
+	}
 	finish(t, p)
 	var list []int
 	if !until(20*time.Second, func() bool {

@@ -34,6 +34,9 @@ func openDeaths() (*deaths, error) {
 }
 
 func (d *deaths) watch(slot int, dir string) error {
+	if _, done := d.dirs[slot]; done {
+		return nil
+	}
 	wd, err := unix.InotifyAddWatch(d.fd, filepath.Join(dir, "cgroup.events"), unix.IN_MODIFY)
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", dir, err)
@@ -45,6 +48,9 @@ func (d *deaths) watch(slot int, dir string) error {
 
 // unwatch forgets a slot. The kernel drops the watch with the directory.
 func (d *deaths) unwatch(slot int) {
+	if _, there := d.dirs[slot]; !there {
+		return
+	}
 	delete(d.slots, d.marks[slot])
 	delete(d.marks, slot)
 	delete(d.dirs, slot)
@@ -63,8 +69,24 @@ func (e *Enforcer) DeathFD() int {
 	return e.deaths.fd
 }
 
-// Deaths appends the slots whose trees became empty since the last call. A
-// group that nothing was started in yet may be among them. It never blocks.
+// Watch asks that Deaths names slot when its tree becomes empty. The file tells
+// of starts and of freezes too, so only those that are ending are worth it. A
+// tree that was empty before is not named: ask Populated after this call.
+func (e *Enforcer) Watch(slot int) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.deaths == nil || slot < 0 || slot >= len(e.groups) || e.groups[slot] == nil {
+		return nil
+	}
+	err := e.deaths.watch(slot, e.groups[slot].unified)
+	if host.Gone(err) {
+		return nil
+	}
+	return err
+}
+
+// Deaths appends the slots of Watch whose trees became empty since the last
+// call. It never blocks.
 func (e *Enforcer) Deaths(list []int) ([]int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -240,14 +240,6 @@ func (e *Enforcer) Open(slot int, name string, l dispatch.Limits) (dispatch.Grou
 	}
 	e.groups[slot] = g
 	e.balance.open(slot)
-	if e.deaths != nil {
-		if err := e.deaths.watch(slot, g.unified); err != nil {
-			e.groups[slot] = nil
-			e.balance.close(slot)
-			delete(e.names, unique)
-			return nil, errors.Join(err, g.unmake())
-		}
-	}
 	return g, nil
 }
 

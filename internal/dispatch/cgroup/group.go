@@ -283,13 +283,14 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 	} else if g.usage.dir != "" {
 		c.CPU = unit.CoreTime(number(g.usage.file("cpuacct.usage"), "", 1))
 	}
+	peak, err := g.PeakMemory()
+	c.PeakMemory = peak
+	errs = append(errs, err)
 	switch {
 	case g.memory.dir == "":
 	case g.memory.v2:
-		c.PeakMemory = unit.Bytes(number(g.memory.file("memory.peak"), "", 1))
 		c.OOMKills = uint64(number(g.memory.file("memory.events"), "oom_kill", 1))
 	default:
-		c.PeakMemory = unit.Bytes(number(g.memory.file("memory.max_usage_in_bytes"), "", 1))
 		c.OOMKills = uint64(number(g.memory.file("memory.oom_control"), "oom_kill", 1))
 	}
 	if g.pids.dir != "" {
@@ -300,6 +301,26 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 		return c, dispatch.ErrClosed
 	}
 	return c, errors.Join(errs...)
+}
+
+// PeakMemory reads the most memory that the tree ever had; zero where nobody
+// counts it.
+func (g *Group) PeakMemory() (unit.Bytes, error) {
+	if g.memory.dir == "" {
+		return 0, nil
+	}
+	name := "memory.max_usage_in_bytes"
+	if g.memory.v2 {
+		name = "memory.peak" // since Linux 5.19
+	}
+	peak, err := readNumber(g.memory.file(name), "")
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+		if _, gone := os.Stat(g.memory.dir); gone != nil {
+			err = dispatch.ErrClosed
+		}
+	}
+	return unit.Bytes(peak), err
 }
 
 func readNumber(path, key string) (int64, error) {

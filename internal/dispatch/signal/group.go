@@ -201,6 +201,12 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 	}, nil
 }
 
+// PeakMemory is that of the last report.
+func (g *Group) PeakMemory() (unit.Bytes, error) {
+	c, err := g.Counters()
+	return c.PeakMemory, err
+}
+
 // Usage is what the shim counted by its last report: processor time, waiting,
 // and the threads that ran since the report before. Like a meter's it is a
 // lower bound, made in another way; of the two the larger is nearer.
