@@ -42,6 +42,7 @@ type loop struct {
 	hurry   bool         // tick soon: somebody waits for what it decides
 	after   []func()     // to run when the next tick is done
 	ticks   atomic.Uint64
+	crowd   atomic.Bool // more workloads than ticks can be brought forward for
 	lateMax time.Duration
 	peak    unit.Rate // highest spot
 	applied unit.Instant
@@ -139,6 +140,24 @@ func (l *loop) post(f func()) bool {
 	}
 }
 
+// hasten runs f on the loop's thread and waits for it. It brings the next tick
+// forward, and wakes the loop, only where that is worth it: not in a crowd.
+func (l *loop) hasten(f func()) bool {
+	if !l.crowd.Load() {
+		return l.do(func() { f(); l.hurry = true })
+	}
+	done := make(chan struct{})
+	if !l.post(func() { f(); close(done) }) {
+		return false
+	}
+	select {
+	case <-done:
+		return true
+	case <-l.m.done:
+		return false
+	}
+}
+
 // through runs f on the loop's thread and waits until the tick after it has
 // been carried out, or the market has ended.
 func (l *loop) through(f func()) {
@@ -205,7 +224,7 @@ const hurryEvery = 4 * time.Millisecond
 
 // deadlineOfTick is when the next tick is due.
 func (l *loop) deadlineOfTick() unit.Instant {
-	if l.hurry && l.demon.Alive() <= demon.ShortUpTo {
+	if l.hurry && !l.crowd.Load() {
 		return min(l.next, l.last+unit.Instant(hurryEvery))
 	}
 	return l.next
@@ -301,6 +320,7 @@ func (l *loop) tick(now unit.Instant) {
 	l.read(now)
 	l.demon.Step(&l.in, &l.out)
 	l.last = now
+	l.crowd.Store(l.demon.Alive() > demon.ShortUpTo)
 	l.peak = max(l.peak, l.out.Ended.Outcome.Spot)
 	l.act()
 	l.apply(now)

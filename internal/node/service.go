@@ -206,7 +206,7 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 	if mem.limits.Memory > 0 || mem.limits.Pids > 0 {
 		m.inspect(mem) // a cap may be what ended it
 	}
-	m.loop.do(func() {
+	m.loop.hasten(func() {
 		if mem.hasExit {
 			return
 		}
@@ -216,7 +216,6 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 		}
 		signaled := req.GetChildExit() > 128 && !req.GetNeverStarted()
 		m.loop.demon.Gone(mem.slot, signaled)
-		m.loop.hurry = true
 	})
 	select {
 	case <-mem.buried:
