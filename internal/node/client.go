@@ -117,6 +117,10 @@ func dial(ctx context.Context, o JoinOptions) (*Session, error) {
 	if err != nil {
 		cancel()
 		s.http.CloseIdleConnections()
+		if !connect.IsWireError(err) && ctx.Err() == nil {
+			// Not the market's answer: it closed or died while we came in.
+			err = connect.NewError(connect.CodeUnavailable, err)
+		}
 		return nil, err
 	}
 	hello := stream.Msg().GetSession()

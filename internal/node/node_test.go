@@ -108,6 +108,33 @@ func used(t *testing.T, s *Session) map[string]*v1.Workload {
 	return out
 }
 
+// TestJoinWhileTheLastLeaves: who comes in while the market's last client leaves
+// finds that one closing, or its socket just gone, and gets a market all the same.
+func TestJoinWhileTheLastLeaves(t *testing.T) {
+	dir := t.TempDir()
+	for round := range 20 {
+		first, err := Join(t.Context(), JoinOptions{Dir: dir, Client: "first", Settings: Settings{Enforce: "signal"}})
+		if err != nil {
+			t.Fatalf("round %d: %v%s", round, err, logOf(dir))
+		}
+		left := make(chan error)
+		go func() {
+			_, err := first.Leave(context.Background())
+			left <- err
+		}()
+		second, err := Join(t.Context(), JoinOptions{Dir: dir, Client: "second", Settings: Settings{Enforce: "signal"}})
+		if err != nil {
+			t.Fatalf("round %d: came in as the last one left: %v%s", round, err, logOf(dir))
+		}
+		if err := <-left; err != nil {
+			t.Errorf("round %d: leave: %v", round, err)
+		}
+		if _, err := second.Leave(context.Background()); err != nil {
+			t.Errorf("round %d: leave: %v", round, err)
+		}
+	}
+}
+
 // TestLateWordsAreNobodyElses: what is said about a workload after its burial
 // (a report that was under way, a signal to stop, a bid) does not fall to
 // whoever sits in its slot by then.
