@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/sys/unix"
 
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	"github.com/maxwell-hypervisor/maxwell/internal/api"
@@ -36,17 +35,13 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 		ready(err)
 		return err
 	}
-	defer func() {
-		// Also where no market came of it. Removed first: then it is nobody's.
-		_ = os.Remove(filepath.Join(dir, LockName))
-		_ = lock.Close()
-	}()
+	defer func() { _ = lock.Release() }() // also where no market came of it
 	_ = os.Truncate(filepath.Join(dir, LogName), 0)
 	if err := removeSockets(dir); err != nil {
 		ready(err)
 		return err
 	}
-	m, err := open(dir, s, lock)
+	m, err := open(dir, s, lock.File())
 	if err != nil {
 		ready(err)
 		return err
@@ -72,26 +67,15 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 }
 
 // takeLock makes this process the market of its runtime directory.
-func takeLock(path string) (*os.File, error) {
-	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("open the market's lock: %w", err)
-		}
-		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-			_ = f.Close()
-			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, ErrTaken
-			}
-			return nil, fmt.Errorf("lock %s: %w", path, err)
-		}
-		// The one who held it may have removed it in between.
-		var have, want unix.Stat_t
-		if unix.Fstat(int(f.Fd()), &have) == nil && unix.Stat(path, &want) == nil && have.Ino == want.Ino {
-			return f, nil
-		}
-		_ = f.Close()
+func takeLock(path string) (*host.FileLock, error) {
+	lock, err := host.LockFile(path)
+	switch {
+	case errors.Is(err, host.ErrLocked):
+		return nil, ErrTaken
+	case err != nil:
+		return nil, fmt.Errorf("be the only market: %w", err)
 	}
+	return lock, nil
 }
 
 // Tidy removes the files of a dead market from its runtime directory: its
@@ -109,8 +93,7 @@ func Tidy(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	return errors.Join(removeSockets(dir), os.Remove(path))
+	return errors.Join(removeSockets(dir), lock.Release())
 }
 
 // removeSockets removes the market's own socket and those of its groups. The
