@@ -2,6 +2,7 @@ package demon
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/maxwell-hypervisor/maxwell/ledger"
 	"github.com/maxwell-hypervisor/maxwell/unit"
@@ -18,14 +19,17 @@ type bookkeeper struct {
 	chain  []ledger.Transfer
 	status []ledger.Status
 	leased ledger.ID // the account a hold would go to: the node's own lease
+
+	keep    bool           // somebody keeps a journal
+	entries []ledger.Entry // what was done since the last Entries
 }
 
 var theChart = [...]func() ledger.Account{
 	ledger.Mint, ledger.Heat, ledger.Entropy, ledger.Treasury, ledger.System, ledger.Loss,
 }
 
-func newBookkeeper(book *ledger.Ledger, prefix uint64) bookkeeper {
-	b := bookkeeper{book: book, prefix: prefix, wallet: make(map[string]bool)}
+func newBookkeeper(book *ledger.Ledger, prefix uint64, keep bool) bookkeeper {
+	b := bookkeeper{book: book, prefix: prefix, wallet: make(map[string]bool), keep: keep}
 	for _, account := range theChart {
 		b.mustOpen(account())
 	}
@@ -36,8 +40,23 @@ func newBookkeeper(book *ledger.Ledger, prefix uint64) bookkeeper {
 }
 
 func (b *bookkeeper) mustOpen(a ledger.Account) {
-	if status := b.book.Open(a); !status.Done() {
+	if status := b.openAccount(a); !status.Done() {
 		panicf("demon: open account %s: %v", a.Name, status)
+	}
+}
+
+func (b *bookkeeper) openAccount(a ledger.Account) ledger.Status {
+	status := b.book.Open(a)
+	if status == ledger.OK {
+		b.note(ledger.Entry{Change: ledger.Opened, Account: a})
+	}
+	return status
+}
+
+// note keeps what was done to the book for the journal, if there is one.
+func (b *bookkeeper) note(e ledger.Entry) {
+	if b.keep {
+		b.entries = append(b.entries, e)
 	}
 }
 
@@ -49,7 +68,7 @@ func (b *bookkeeper) open(w *workload) error {
 		b.retire(name)
 	}
 	for _, account := range []ledger.Account{ledger.Wallet(name), ledger.Deposit(name)} {
-		if status := b.book.Open(account); !status.Done() {
+		if status := b.openAccount(account); !status.Done() {
 			return fmt.Errorf("open %s: %v", account.Name, status)
 		}
 	}
@@ -160,6 +179,9 @@ func (b *bookkeeper) apply(name string) {
 		}
 		panicf("demon: posting %s: refused", name)
 	}
+	if b.keep {
+		b.note(ledger.Entry{Change: ledger.Applied, Chain: slices.Clone(b.chain)})
+	}
 }
 
 // retire returns what a dead wallet left to the mint and closes its accounts.
@@ -175,6 +197,7 @@ func (b *bookkeeper) retire(name string) {
 		if status := b.book.Forget(id); status != ledger.OK {
 			panicf("demon: close accounts of %s: %v", name, status)
 		}
+		b.note(ledger.Entry{Change: ledger.Forgot, Account: ledger.Account{ID: id}})
 	}
 	delete(b.wallet, name)
 }
@@ -186,6 +209,15 @@ func (b *bookkeeper) statement() (minted unit.Credits, accounts map[string]unit.
 		accounts[a.Name] = a.Balance()
 	}
 	return -b.book.Balance(mintID), accounts, b.book.Sum()
+}
+
+// Entries hands over what was done to the books since the last call, for a
+// journal (Config.Journal): replayed in order into an empty ledger they give these
+// books. It may be called between any two other calls.
+func (d *Demon) Entries() []ledger.Entry {
+	list := d.money.entries
+	d.money.entries = nil
+	return list
 }
 
 // postAll posts every living wallet.

@@ -166,7 +166,7 @@ func New(cfg Config, now unit.Instant) *Demon {
 		// counts as rest: a percent of the cores.
 		d.idle.Prior, d.idle.Quiet = cfg.Idle, max(cfg.Online, cfg.Cores)/100
 	}
-	d.money = newBookkeeper(d.book, d.rng.Uint64())
+	d.money = newBookkeeper(d.book, d.rng.Uint64(), cfg.Journal)
 	d.length = d.epochLength()
 	d.spot = d.base()
 	d.supply = d.configured(d.length)

@@ -24,6 +24,7 @@ type Config struct {
 	Epoch     time.Duration   // 0 = 50 ms up to 200 workloads, 100 ms above
 	Duty      bool            // enforcement stops and goes (signal): what it did not deliver was not missing
 	Landauer  price.Landauer
+	Journal   bool      // keep what is done to the books for Entries
 	Capacity  int       // most workloads alive at once; 0 = 16,384
 	Seed      [2]uint64 // of the secret offsets
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/ledger"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -22,6 +23,9 @@ func (w *World) check() error {
 	if err := w.checkFrozen(); err != nil {
 		return err
 	}
+	if err := w.replay(); err != nil {
+		return err
+	}
 	if w.Report.Ticks%17 != 0 {
 		return nil
 	}
@@ -30,9 +34,32 @@ func (w *World) check() error {
 	if st.Sum != 0 {
 		return fmt.Errorf("ledger sums to %d", st.Sum)
 	}
+	if err := w.replay(); err != nil { // a statement posts
+		return err
+	}
+	copies := 0
+	for a := range w.copied.Accounts() {
+		copies++
+		if have, open := st.Accounts[a.Name]; !open || have != a.Balance() {
+			return fmt.Errorf("%s has %d, by the journal %d", a.Name, have, a.Balance())
+		}
+	}
+	if copies != len(st.Accounts) {
+		return fmt.Errorf("%d accounts, by the journal %d", len(st.Accounts), copies)
+	}
 	for i := range st.Lines {
 		if err := checkLine(&st.Lines[i]); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// replay does again what the journal would keep.
+func (w *World) replay() error {
+	for _, e := range w.demon.Entries() {
+		if status := w.copied.Replay(&e); status != ledger.OK {
+			return fmt.Errorf("entry %v of the journal: %v", e, status)
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/ledger"
 	"github.com/maxwell-hypervisor/maxwell/market"
 	"github.com/maxwell-hypervisor/maxwell/physics"
 	"github.com/maxwell-hypervisor/maxwell/price"
@@ -48,6 +49,7 @@ type World struct {
 	joule  float64 // exact energy so far, in uJ; float only in this invented world
 	names  int
 	buried map[uint64]string // id -> name of the dead
+	copied *ledger.Ledger    // replayed from the journal's entries
 	Report Report
 }
 
@@ -94,6 +96,7 @@ func New(cfg Config) *World {
 	w := &World{
 		cfg: cfg, rng: rng, cores: unit.MilliCores(1+rng.IntN(8)) * 1000,
 		watts: unit.Microwatts(1+rng.Int64N(30)) * 1_000_000, buried: make(map[uint64]string),
+		copied: ledger.New(ledger.Config{}),
 	}
 	if w.cfg.Workloads == 0 {
 		w.cfg.Workloads = 1 + rng.IntN(40)
@@ -101,7 +104,7 @@ func New(cfg Config) *World {
 	modelled := rng.IntN(3) > 0
 	dc := demon.Config{
 		Cores: w.cores, Reference: w.watts, Modelled: modelled, Sigma: unit.PPM(rng.Int64N(500_001)),
-		Landauer: price.DefaultLandauer(), Seed: [2]uint64{cfg.Seed, 1},
+		Landauer: price.DefaultLandauer(), Seed: [2]uint64{cfg.Seed, 1}, Journal: true,
 	}
 	if modelled {
 		w.idle = unit.Microwatts(rng.Int64N(20_000_000))
