@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"internal/dispatch/cgroup":                 {"unit", "market", "internal/host", "internal/dispatch"},
 	"internal/dispatch/signal":                 {"unit", "market", "internal/host", "internal/dispatch", "internal/dispatch/launch"},
 	"internal/dispatch/launch":                 {"unit", "internal/host", "internal/dispatch"},
+	"internal/journal":                         {"unit", "ledger", "internal/host"},
 	"internal/fleet":                           {"unit", "apoptosis"},
 	"internal/report":                          {"unit"},
 	"internal/work":                            {"unit"},
@@ -66,8 +67,11 @@ var onlyFrom = map[string]string{
 // external says which folders (and those below) may import a module that is
 // not of this repository. Tests may also use testModules.
 var external = map[string][]string{
-	"github.com/cilium/ebpf":     {"internal/meter"},
-	"golang.org/x/sys/unix":      {"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest", "e2e"},
+	"github.com/cilium/ebpf": {"internal/meter"},
+	"golang.org/x/sys/unix": {
+		"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest", "e2e",
+	},
+	"modernc.org/sqlite":         {"internal/journal"},
 	"golang.org/x/term":          {"cmd"},
 	"github.com/spf13/cobra":     {"cmd"},
 	"github.com/spf13/pflag":     {"cmd"},

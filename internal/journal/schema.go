@@ -1,0 +1,37 @@
+package journal
+
+// schema is version 1 of the file. Everything is append-only: nothing is ever
+// updated or deleted. Ids and hashes are blobs; amounts are micro-$J; times are
+// nanoseconds: wall since 1970, at and timeout on the node's own clock.
+const schema = `
+CREATE TABLE record (
+  seq    INTEGER PRIMARY KEY CHECK (seq > 0),
+  wall   INTEGER NOT NULL,
+  change INTEGER NOT NULL CHECK (change BETWEEN 1 AND 3), -- 1 opened, 2 forgot, 3 applied
+  hash   BLOB    NOT NULL CHECK (length(hash) = 32)
+) STRICT;
+
+CREATE TABLE account ( -- of a record that opened or forgot one
+  seq   INTEGER PRIMARY KEY REFERENCES record (seq),
+  id    BLOB    NOT NULL CHECK (length(id) = 16),
+  name  TEXT    NOT NULL, -- empty where it was forgotten
+  kind  INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 65535),
+  flags INTEGER NOT NULL CHECK (flags BETWEEN 0 AND 255)
+) STRICT;
+
+CREATE TABLE transfer ( -- of a record that applied a chain of them
+  seq       INTEGER NOT NULL REFERENCES record (seq),
+  part      INTEGER NOT NULL CHECK (part >= 0), -- in the chain
+  id        BLOB    NOT NULL UNIQUE CHECK (length(id) = 16),
+  debit     BLOB    NOT NULL CHECK (length(debit) = 16),
+  credit    BLOB    NOT NULL CHECK (length(credit) = 16),
+  pending   BLOB    NOT NULL CHECK (length(pending) = 16),
+  amount    INTEGER NOT NULL CHECK (amount >= 0),
+  timeout   INTEGER NOT NULL CHECK (timeout >= 0),
+  purpose   INTEGER NOT NULL CHECK (purpose BETWEEN 0 AND 65535),
+  flags     INTEGER NOT NULL CHECK (flags BETWEEN 0 AND 255),
+  user_data INTEGER NOT NULL,
+  at        INTEGER NOT NULL,
+  PRIMARY KEY (seq, part)
+) STRICT, WITHOUT ROWID;
+`
