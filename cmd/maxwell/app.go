@@ -40,6 +40,7 @@ type opening struct {
 	enforce string // auto, cgroup, signal
 	// existing: join a market that runs, do not open one.
 	existing bool
+	journal  string // file that keeps every transfer; "" = none
 	tests    openingTests
 }
 

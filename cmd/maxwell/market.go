@@ -25,6 +25,10 @@ func joinMarket(ctx context.Context, o opening) (session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.journal != "" && !s.First() {
+		_, err := s.Leave(ctx)
+		return nil, errors.Join(usagef("journal: a market runs here already, with another journal or none; end it first, or leave out --journal"), err)
+	}
 	return realSession{s}, nil
 }
 
@@ -42,7 +46,7 @@ func settings(o opening) node.Settings {
 	s := node.Settings{
 		Cores: o.machine.Cores, Watts: o.machine.Watts, WattsPerCore: o.machine.WattsPerCore, IdleWatts: o.machine.IdleWatts,
 		Epoch: o.machine.Epoch, Enforce: o.enforce,
-		Trace: o.tests.trace, PanicAtTick: o.tests.panicAtTick, PanicIn: o.tests.panicIn,
+		Journal: o.journal, Trace: o.tests.trace, PanicAtTick: o.tests.panicAtTick, PanicIn: o.tests.panicIn,
 	}
 	if f := o.machine.Floor; f != nil {
 		s.Floor = *f

@@ -42,7 +42,7 @@ func (a *app) root() *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
-		a.runVerb(), a.upVerb(), a.doctorVerb(), a.experimentVerb(), a.clearVerb(),
+		a.runVerb(), a.upVerb(), a.doctorVerb(), a.experimentVerb(), a.clearVerb(), a.auditVerb(),
 		a.fundVerb(), a.simVerb(), a.versionVerb(), a.workVerb(),
 	)
 	return root

@@ -26,6 +26,10 @@
 // Market.spawn, which names it, waits for it at the end and turns a panic in
 // it into the death of the process.
 //
-// Order of locks: none is ever held while another is taken; hw guards the
-// meter and the enforcer against the loop's own use of them.
+// Where a journal is kept, one more goroutine (keep) writes what the loop hands
+// it. A disk that takes nothing holds up new work, not what runs.
+//
+// Order of locks: none is ever held while another is taken, but for keeper.mu
+// under keeper.writing; hw guards the meter and the enforcer against the loop's
+// own use of them.
 package node

@@ -202,6 +202,7 @@ func (l *loop) run() {
 		l.watchGates(now)
 	}
 	l.commands()
+	l.record()
 }
 
 // deadline is the next moment at which the loop has something to do.
@@ -326,6 +327,7 @@ func (l *loop) tick(now unit.Instant) {
 	l.apply(now)
 	l.tell()
 	l.m.trace.write(l)
+	l.record()
 	l.arm(now)
 	l.schedule(now)
 	for _, f := range l.after {
@@ -445,6 +447,13 @@ func (l *loop) apply(now unit.Instant) {
 		l.m.fault("apply shares", err)
 	}
 	l.applied = now
+}
+
+// record hands what was done to the books to the journal's keeper.
+func (l *loop) record() {
+	if l.m.keeper != nil {
+		l.m.keeper.hand(l.demon.Entries())
+	}
 }
 
 // tell passes the demon's events to the clients they concern.

@@ -33,6 +33,7 @@ type Market struct {
 	hw        sync.Mutex // guards meter and the opening of groups
 	meter     meter.Meter
 	trace     *trace
+	keeper    *keeper // of the journal; nil = none
 	loop      *loop
 	jobs      chan func()
 	inspected atomic.Int64 // members whose counters are read while they live
@@ -121,6 +122,9 @@ func (m *Market) start() {
 		m.loop.run()
 	})
 	m.spawn("inspector", m.inspector)
+	if m.keeper != nil {
+		m.spawn("keeper", m.keep)
+	}
 	m.spawn("idle exit", m.leaveIfAlone)
 }
 
@@ -159,6 +163,7 @@ func (m *Market) shutdownOnce() {
 	<-m.done
 	close(m.jobs)
 	m.hands.Wait()
+	m.endJournal()
 	err := errors.Join(m.enforcer.Close(), m.meter.Close(), m.sensor.Close(), m.trace.close())
 	if err != nil {
 		m.log.Warn("close", "err", err)

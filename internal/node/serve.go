@@ -135,6 +135,9 @@ func open(dir string, s Settings, lock *os.File) (*Market, error) {
 	if m.trace, err = openTrace(s.Trace); err == nil {
 		m.loop, err = newLoop(m)
 	}
+	if err == nil {
+		m.keeper, err = openKeeper(s.Journal)
+	}
 	if err != nil {
 		return nil, errors.Join(err, m.meter.Close(), m.enforcer.Close(), m.sensor.Close())
 	}
@@ -173,7 +176,7 @@ func (m *Market) terms() demon.Config {
 	return demon.Config{
 		Cores: m.settings.Cores, Online: m.online, Watts: m.settings.Watts, Reference: about.Reference, Idle: about.Idle,
 		Sigma: about.Sigma, Modelled: about.Modelled, Floor: m.settings.Floor, Epoch: m.settings.Epoch,
-		Duty: m.duty, Landauer: l, Seed: m.seed(),
+		Duty: m.duty, Landauer: l, Seed: m.seed(), Journal: m.keeper != nil,
 	}
 }
 

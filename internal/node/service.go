@@ -94,6 +94,12 @@ func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResp
 	if err := checkTerms(req); err != nil {
 		return nil, refused(err)
 	}
+	if m.keeper != nil {
+		if err := m.keeper.trouble(); err != nil {
+			return nil, connect.NewError(connect.CodeResourceExhausted,
+				fmt.Errorf("%w: what runs goes on, new work waits until it can be written", err))
+		}
+	}
 	var slot int32
 	var line demon.Line
 	mem := &member{

@@ -21,6 +21,7 @@ type Settings struct {
 	Enforce      string     // auto, cgroup, signal
 	Meter        meter.Kind // empty = the best that works
 	Trace        string     // file for one JSON line an epoch; empty = none
+	Journal      string     // file that keeps every transfer; empty = none
 	Seed         uint64     // 0 = from the kernel's random source
 	PanicAtTick  uint64     // tests only: panic there
 	PanicIn      string     // tests only: loop, worker or rpc
@@ -53,6 +54,7 @@ func (s Settings) Args() []string {
 	text("enforce", s.Enforce)
 	text("meter", string(s.Meter))
 	text("trace", s.Trace)
+	text("journal", s.Journal)
 	count("seed", s.Seed)
 	count("panic-at-tick", s.PanicAtTick)
 	text("panic-in", s.PanicIn)

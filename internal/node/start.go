@@ -33,9 +33,12 @@ func startMarket(o JoinOptions) error {
 		return errors.Join(fmt.Errorf("open the market's log: %w", err), theirs.Close())
 	}
 	defer logFile.Close()
-	if o.Settings.Trace != "" { // the market works in /
-		if o.Settings.Trace, err = filepath.Abs(o.Settings.Trace); err != nil {
-			return errors.Join(fmt.Errorf("find the trace's place: %w", err), theirs.Close())
+	for _, name := range []*string{&o.Settings.Trace, &o.Settings.Journal} { // the market works in /
+		if *name == "" {
+			continue
+		}
+		if *name, err = filepath.Abs(*name); err != nil {
+			return errors.Join(fmt.Errorf("find the place of %s: %w", *name, err), theirs.Close())
 		}
 	}
 	args := append(o.Settings.Args(), "--dir", o.Dir)

@@ -83,6 +83,7 @@ func parseArgs(args []string) (dir string, s Settings, err error) {
 	f.StringVar(&s.Enforce, "enforce", "", "")
 	f.StringVar((*string)(&s.Meter), "meter", string(meter.Auto), "")
 	f.StringVar(&s.Trace, "trace", "", "")
+	f.StringVar(&s.Journal, "journal", "", "")
 	f.Uint64Var(&s.Seed, "seed", 0, "")
 	f.Uint64Var(&s.PanicAtTick, "panic-at-tick", 0, "")
 	f.StringVar(&s.PanicIn, "panic-in", "", "")

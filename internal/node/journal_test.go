@@ -1,0 +1,84 @@
+package node
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/journal"
+	"github.com/maxwell-hypervisor/maxwell/ledger"
+)
+
+// fussy is a journal whose disk takes nothing while it is full.
+type fussy struct {
+	journal.Store
+
+	full bool
+}
+
+func (f *fussy) Append(wall time.Time, entries []ledger.Entry) (journal.Head, error) {
+	if f.full {
+		return journal.Head{}, journal.ErrFull
+	}
+	return f.Store.Append(wall, entries)
+}
+
+// TestKeeper: while the journal cannot be written there is trouble, once reported;
+// nothing is lost meanwhile, and when it can be written again the trouble is over.
+func TestKeeper(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "books.sqlite")
+	k, err := openKeeper(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := &fussy{Store: k.store}
+	k.store = disk
+	hand := func(accounts ...ledger.Account) {
+		for _, a := range accounts {
+			k.hand([]ledger.Entry{{Change: ledger.Opened, Account: a}})
+		}
+	}
+	hand(ledger.Mint())
+	if err := k.write(); err != nil || k.trouble() != nil {
+		t.Fatalf("write: %v, trouble: %v", err, k.trouble())
+	}
+	disk.full = true
+	for i, name := range []string{"a", "b", "c"} {
+		hand(ledger.Wallet(name))
+		if err := k.write(); errors.Is(err, journal.ErrFull) != (i == 0) {
+			t.Errorf("write %d on a full disk reports %v; want it said once", i, err)
+		}
+		if !errors.Is(k.trouble(), journal.ErrFull) {
+			t.Errorf("trouble on a full disk: %v", k.trouble())
+		}
+	}
+	disk.full = false
+	hand(ledger.Wallet("d"))
+	if err := k.write(); err != nil || k.trouble() != nil {
+		t.Errorf("with room again: %v, trouble %v", err, k.trouble())
+	}
+	r, err := journal.Verify(k.store)
+	if err != nil || r.Accounts != 5 {
+		t.Errorf("%d accounts, %v; want 5", r.Accounts, err)
+	}
+	if err := k.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openKeeper(file); err == nil || !strings.Contains(err.Error(), "earlier market") {
+		t.Errorf("a journal that has records: %v", err)
+	}
+	k, err = openKeeper(file + ".new") // the refusal left it usable
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.waiting = make([]ledger.Entry, mostWaiting)
+	hand(ledger.Mint())
+	if len(k.waiting) != mostWaiting || !k.lost {
+		t.Errorf("%d wait, lost %v: want the bound to hold and the loss to be known", len(k.waiting), k.lost)
+	}
+	if err := k.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
