@@ -60,19 +60,18 @@ func (d *Doctor) WriteText(w io.Writer, verbose bool) error {
 	if len(d.Caps) == 0 {
 		caps = "caps: none"
 	}
-	rows := [][2]string{
-		{d.Enforcement.Value, d.Enforcement.remark("better: ")},
-		{d.Trees.Value, caps},
-		{d.energy(), d.Energy.remark("")},
-		{strings.TrimSuffix(d.Base.Short(), "/core-s") + " per core-second (1x)", d.example()},
+	rows := [][]string{ // label, value, remarks
+		append([]string{"enforcement", d.Enforcement.Value}, d.Enforcement.remarks("better: ")...),
+		{"stops trees", d.Trees.Value, caps},
+		append([]string{"energy", d.energy()}, d.Energy.remarks("")...),
+		{"base price", strings.TrimSuffix(d.Base.Short(), "/core-s") + " per core-second (1x)", d.example()},
 	}
 	width := 0
 	for _, r := range rows {
-		width = max(width, len(r[0]))
+		width = max(width, len(r[1]))
 	}
-	for i, label := range []string{"enforcement", "stops trees", "energy", "base price"} {
-		line := fmt.Sprintf("%-12s %-*s  %s", label, width, rows[i][0], rows[i][1])
-		b.WriteString(strings.TrimRight(line, " ") + "\n")
+	for _, r := range rows {
+		writeRow(&b, width, r)
 	}
 	if d.Ready {
 		b.WriteString("ready        try: maxwell run -- sleep 1\n")
@@ -86,14 +85,36 @@ func (d *Doctor) WriteText(w io.Writer, verbose bool) error {
 	return err
 }
 
-func (f Finding) remark(prefix string) string {
-	switch {
-	case f.Better == "":
-		return f.Hint
-	case f.Hint == "":
-		return prefix + f.Better
+// screenWidth is where the doctor's lines break: between remarks, and not within
+// one, which may be a command to copy.
+const screenWidth = 110
+
+// writeRow writes a label, a value padded to width, and what is to be said about
+// it: on the same line as far as that is short enough, else below the value.
+func writeRow(b *strings.Builder, width int, row []string) {
+	line := fmt.Sprintf("%-12s %-*s ", row[0], width, row[1])
+	between := " "
+	for _, remark := range row[2:] {
+		if len(line)+len(between)+len(remark) > screenWidth {
+			fmt.Fprintln(b, strings.TrimRight(line, " "))
+			line, between = strings.Repeat(" ", 13), ""
+		}
+		line += between + remark
+		between = "; "
 	}
-	return prefix + f.Better + "; " + f.Hint
+	fmt.Fprintln(b, strings.TrimRight(line, " "))
+}
+
+// remarks are what would be better, or why not, and what can be done for it.
+func (f Finding) remarks(prefix string) []string {
+	var list []string
+	if f.Better != "" {
+		list = append(list, prefix+f.Better)
+	}
+	if f.Hint != "" {
+		list = append(list, f.Hint)
+	}
+	return list
 }
 
 func (d *Doctor) energy() string {
@@ -126,7 +147,7 @@ func (d *Doctor) features(b *strings.Builder) {
 		if !f.OK {
 			mark = "no"
 		}
-		cells = append(cells, []string{f.Name, mark, strings.TrimSpace(f.Value + "  " + f.remark(""))})
+		cells = append(cells, []string{f.Name, mark, strings.TrimSpace(f.Value + "  " + strings.Join(f.remarks(""), "; "))})
 	}
 	for _, line := range align(cells, 3) {
 		b.WriteString(line + "\n")
