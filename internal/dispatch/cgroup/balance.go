@@ -33,8 +33,12 @@ const (
 	// once a tick (1-4 ms) cannot give less.
 	floorSlice = float64(time.Millisecond)
 	// A loser runs over its slice by up to a tick on each of two processors.
-	// More negative debt than that is leftovers, which cost no floor.
-	floorExcess = -8 * float64(time.Millisecond)
+	// More negative debt than that is leftovers, which cost no floor, unless
+	// winners went short in that epoch: a loser that was lifted after a second in
+	// the queue has run for 20 to 28 ms at once (EEVDF pays the lag it has saved
+	// up), and would have 5 to 9 % of a core instead of its floor of one.
+	floorExcess  = -8 * float64(time.Millisecond)
+	floorOverrun = 2 // epochs
 
 	peakDecay = 2 * time.Second // how long a large share keeps the scale where it is
 )
@@ -124,6 +128,10 @@ func (b *balance) settle(elapsed time.Duration, shares []dispatch.Share) {
 		return
 	}
 	level := b.level(shares)
+	least := floorExcess
+	if b.short(shares) > floorSlice {
+		least = min(least, -floorOverrun*float64(elapsed))
+	}
 	for i := range shares {
 		s := b.at(shares[i].Slot)
 		if s == nil {
@@ -139,10 +147,21 @@ func (b *balance) settle(elapsed time.Duration, shares []dispatch.Share) {
 				s.lag /= 2 // it slept: what it was owed is going stale
 			}
 		case market.Loser:
-			s.debt = min(max(s.debt+owed-used, floorExcess), float64(elapsed))
+			s.debt = min(max(s.debt+owed-used, min(least, s.debt)), float64(elapsed))
 		case market.Idle, market.Frozen:
 		}
 	}
+}
+
+// short is what winners wanted in the epoch that ended and did not get.
+func (b *balance) short(shares []dispatch.Share) float64 {
+	sum := 0.0
+	for i := range shares {
+		if s := b.at(shares[i].Slot); s != nil && (s.class == market.Served || s.class == market.Margin) {
+			sum += max(0, min(s.granted, float64(shares[i].Demand))-float64(shares[i].Used))
+		}
+	}
+	return sum
 }
 
 // level solves sum(min(level*granted, wanted)) = delivered for level: the

@@ -208,6 +208,40 @@ func TestFloorIsDelivered(t *testing.T) {
 	}
 }
 
+// TestOverrunOfTheFloorIsPaidBack: what a loser took from winners who went short
+// costs it the floor of as many epochs; what nobody else wanted costs it little.
+func TestOverrunOfTheFloorIsPaidBack(t *testing.T) {
+	const ms = unit.CoreTime(time.Millisecond)
+	wait := func(winnerWants, winnerHas, loserHas unit.CoreTime) (epochs int) {
+		b := &balance{span: spanV1()}
+		b.open(0)
+		b.open(1)
+		shares := []dispatch.Share{
+			{Slot: 0, Class: uint8(market.Served), Granted: 49 * ms},
+			{Slot: 1, Class: uint8(market.Loser), Granted: 1 * ms},
+		}
+		b.survey(testEpoch, shares)
+		shares[0].Demand, shares[0].Used = winnerWants, winnerHas
+		shares[1].Demand, shares[1].Used = 50*ms, loserHas
+		for ; epochs < 200; epochs++ {
+			b.settle(testEpoch, shares)
+			b.survey(testEpoch, shares)
+			if b.slots[1].lifted {
+				return epochs
+			}
+			shares[0].Demand, shares[0].Used = 50*ms, 50*ms
+			shares[1].Used = 0
+		}
+		return epochs
+	}
+	if got := wait(50*ms, 26*ms, 24*ms); got < 20 || got > 30 {
+		t.Errorf("24 ms of the winner's are paid back in %d epochs of 1 ms, want about 24", got)
+	}
+	if got := wait(10*ms, 10*ms, 40*ms); got > 12 {
+		t.Errorf("after 40 ms that nobody wanted it waits for its floor for %d epochs, want at most 12", got)
+	}
+}
+
 func TestIdleKeepsItsWeightAndStrangersAreIgnored(t *testing.T) {
 	b := &balance{span: spanV1()}
 	b.open(0)
