@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
 	"github.com/maxwell-hypervisor/maxwell/internal/report"
@@ -30,6 +31,7 @@ type app struct {
 	out, err io.Writer
 	environ  func() []string
 	join     func(ctx context.Context, o opening) (session, error)
+	connect  func(ctx context.Context) (connection, error)
 	doctor   func(repair bool) (report.Doctor, error)
 }
 
@@ -64,6 +66,13 @@ type session interface {
 	Suspend(ctx context.Context, suspend bool) error
 	Fund(ctx context.Context, name string, ucredits int64) error
 	Leave(ctx context.Context) (*v1.Snapshot, error)
+}
+
+// connection is a line to the market for one question: it keeps nothing alive.
+// Errors of its calls are for node.Plain.
+type connection interface {
+	maxwellv1connect.MarketServiceClient
+	Close()
 }
 
 // job is a command with its terms.

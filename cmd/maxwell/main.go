@@ -24,6 +24,7 @@ func machine() *app {
 		err:     os.Stderr,
 		environ: os.Environ,
 		join:    joinMarket,
+		connect: connectMarket,
 		doctor:  examine,
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/node"
@@ -30,6 +32,39 @@ func joinMarket(ctx context.Context, o opening) (session, error) {
 		return nil, errors.Join(usagef("journal: a market runs here already, with another journal or none; end it first, or leave out --journal"), err)
 	}
 	return realSession{s}, nil
+}
+
+// connectMarket opens a line to the market that governs this caller.
+func connectMarket(ctx context.Context) (connection, error) {
+	sockets, err := sockets()
+	if err != nil {
+		return nil, err
+	}
+	c, err := node.Connect(ctx, sockets...)
+	if errors.Is(err, node.ErrNoMarket) {
+		return nil, fmt.Errorf("no market runs here (looked at %s); start one with maxwell run or maxwell up", strings.Join(sockets, ", "))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// sockets are the places where a market may listen: the one that the
+// environment names, or the machine's and then this user's own.
+func sockets() ([]string, error) {
+	if name := os.Getenv("MAXWELL_SOCKET"); name != "" {
+		return []string{name}, nil
+	}
+	dir, err := runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	own := filepath.Join(dir, node.SocketName)
+	if os.Getenv("MAXWELL_RUNTIME_DIR") != "" || dir == host.SystemDir {
+		return []string{own}, nil
+	}
+	return []string{filepath.Join(host.SystemDir, node.SocketName), own}, nil
 }
 
 func runtimeDir() (string, error) {

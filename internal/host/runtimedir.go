@@ -10,6 +10,10 @@ import (
 	"syscall"
 )
 
+// SystemDir is the runtime directory of the machine's daemon, and of a market
+// that root started.
+const SystemDir = "/run/maxwell"
+
 // RuntimeDir makes and checks the directory of sockets and locks: one per
 // machine for root, one per user otherwise, so that all of a user's terminals
 // meet in one market.
@@ -28,7 +32,7 @@ func RuntimeDir(r Roots, uid int, getenv func(string) string) (string, error) {
 		return dir, ownDir(dir, uid)
 	}
 	if uid == 0 {
-		if dir := r.Path("/run/maxwell"); isDir(r.Path("/run")) {
+		if dir := r.Path(SystemDir); isDir(r.Path("/run")) {
 			return dir, ownDir(dir, uid)
 		}
 	} else {

@@ -198,7 +198,7 @@ func (m *Market) listen(path string) (*http.Server, error) {
 	}
 	mux := http.NewServeMux()
 	// No compression: both ends are on this machine.
-	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m}, connect.WithCompression("gzip", nil, nil)))
+	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m: m}, connect.WithCompression("gzip", nil, nil)))
 	server := api.Server(m.deadly(mux))
 	m.spawn("api", func() { m.serve(server, l) })
 	return server, nil

@@ -13,13 +13,18 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // service answers the API's calls. Handlers run on goroutines of the HTTP
 // server, which ends after the market does.
-type service struct{ m *Market }
+type service struct {
+	maxwellv1connect.UnimplementedMarketServiceHandler
+
+	m *Market
+}
 
 var errClosing = connect.NewError(connect.CodeUnavailable, errors.New("the market is closing; try again"))
 
