@@ -19,9 +19,15 @@ const (
 	LongEpoch    = 100 * time.Millisecond
 	ShortUpTo    = 200
 	defaultFloor = 20_000 // 2 %
-	defaultBid   = 2000   // 2x
-	defaultMax   = 8000   // 8x, the ceiling of --bid auto
+	defaultBid   = UsualBid
+	defaultMax   = HighestAuto
 	postEvery    = time.Second
+)
+
+// Bids of those who do not say.
+const (
+	UsualBid    = unit.Price(2000) // 2x
+	HighestAuto = unit.Price(8000) // 8x, the ceiling of --bid auto
 )
 
 // workload is one wallet and what it has done. Times and sums are cumulative.

@@ -80,7 +80,7 @@ func runtimeDir() (string, error) {
 func settings(o opening) node.Settings {
 	s := node.Settings{
 		Cores: o.machine.Cores, Watts: o.machine.Watts, WattsPerCore: o.machine.WattsPerCore, IdleWatts: o.machine.IdleWatts,
-		Epoch: o.machine.Epoch, Enforce: o.enforce,
+		Epoch: o.machine.Epoch, Enforce: o.enforce, Version: thisBuild().Version,
 		Journal: o.journal, Trace: o.tests.trace, PanicAtTick: o.tests.panicAtTick, PanicIn: o.tests.panicIn,
 	}
 	if f := o.machine.Floor; f != nil {

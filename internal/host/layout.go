@@ -32,6 +32,16 @@ type Hierarchy struct {
 	Own      string // directory of the group this process is in; Mount if that lies outside the mount
 	Outside  bool   // the own group is not below the mount
 	ReadOnly bool
+	Root     string // path of the group that is mounted at Mount, as membership prints it
+}
+
+// Dir is the directory of a group as /proc/PID/cgroup prints its path; false if
+// it is not below the mount.
+func (h Hierarchy) Dir(path string) (string, bool) {
+	if h.Mount == "" || path == "" || strings.HasPrefix(path, "/..") || !within(path, h.Root) {
+		return "", false
+	}
+	return filepath.Join(h.Mount, strings.TrimPrefix(path, h.Root)), true
 }
 
 // Layout says where the controllers are.
@@ -99,7 +109,7 @@ func (l *Layout) place(r Roots, mounts Mounts) {
 }
 
 func hierarchy(r Roots, m Mount, own string) Hierarchy {
-	h := Hierarchy{Mount: r.Path(m.Point), ReadOnly: hasOption(m.Options, "ro") || hasOption(m.Super, "ro")}
+	h := Hierarchy{Mount: r.Path(m.Point), Root: m.Root, ReadOnly: hasOption(m.Options, "ro") || hasOption(m.Super, "ro")}
 	// "/../x" is how the kernel prints a group outside the cgroup namespace.
 	if own == "" || strings.HasPrefix(own, "/..") || !within(own, m.Root) {
 		h.Own, h.Outside = h.Mount, true

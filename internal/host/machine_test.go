@@ -108,9 +108,14 @@ func TestDiscoverInContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := host.Hierarchy{Mount: r.Path("/cg"), Own: r.Path("/cg/job")}
+	want := host.Hierarchy{Mount: r.Path("/cg"), Own: r.Path("/cg/job"), Root: "/docker/abc"}
 	if d := cmp.Diff(want, l.V2); d != "" {
 		t.Errorf("hierarchy (-want +got):\n%s", d)
+	}
+	for path, want := range map[string]string{"/docker/abc/x": r.Path("/cg/x"), "/docker/abc": r.Path("/cg"), "/docker/abcd": "", "/../x": "", "": ""} {
+		if got, ok := l.V2.Dir(path); got != want || ok != (want != "") {
+			t.Errorf("directory of group %q: %q, %v; want %q", path, got, ok, want)
+		}
 	}
 }
 
@@ -125,7 +130,7 @@ func TestDiscoverOutsideTheNamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := host.Hierarchy{Mount: r.Path("/cg"), Own: r.Path("/cg"), Outside: true}
+	want := host.Hierarchy{Mount: r.Path("/cg"), Own: r.Path("/cg"), Outside: true, Root: "/"}
 	if d := cmp.Diff(want, l.V2); d != "" || l.Delegated {
 		t.Errorf("delegated %v, hierarchy (-want +got):\n%s", l.Delegated, d)
 	}

@@ -69,7 +69,7 @@ var eventWords = map[demon.EventKind]string{
 func (m *Market) event(l *loop, mem *member, e *demon.Event) *v1.Event {
 	out := &v1.Event{
 		Workload: mem.name, Kind: eventWords[e.Kind], AtNs: int64(e.At - m.began),
-		Percent: e.Percent, LeftNs: int64(e.Left),
+		Percent: e.Percent, LeftNs: int64(e.Left), WallNs: time.Now().UnixNano(),
 	}
 	if e.Kind == demon.EventWarned {
 		out.What = what(e.What)
@@ -125,11 +125,28 @@ func (m *Market) workload(l *demon.Line, mem *member) *v1.Workload {
 		out.Retryable, out.Remedy = l.Reason.Retryable(), l.Reason.Remedy(l.Name)
 	}
 	if mem != nil {
+		mem.describe(out)
 		out.ExitCode = exitCode(l, mem.childExit, mem.hasExit)
 		out.ChildExit, out.HasChildExit = mem.childExit, mem.hasExit
 		out.PeakMemoryBytes = max(out.PeakMemoryBytes, mem.peak.Load())
 	}
 	return out
+}
+
+// describe adds what the market knows of a workload beside its line.
+func (mem *member) describe(out *v1.Workload) {
+	r := mem.asked
+	out.Id, out.Uid, out.Client = mem.id(), mem.uid, mem.client
+	out.Command, out.Log = r.GetCommand(), r.GetLog()
+	out.AdmittedWallNs = mem.admitted.UnixNano()
+	if out.State == apoptosis.Dead.String() {
+		out.EndedWallNs = out.AdmittedWallNs + out.AliveNs
+		out.SpotPeakMilli = mem.spotPeakMilli
+	}
+	out.Auto, out.MaxBidMilli = r.GetAuto(), r.GetMaxBidMilli()
+	out.RateUcreditsPerS, out.HorizonNs = r.GetRateUcreditsPerS(), r.GetHorizonNs()
+	out.CoresMilli, out.MaxCpuNs, out.MaxEnergyUj = r.GetCoresMilli(), r.GetMaxCpuNs(), r.GetMaxEnergyUj()
+	out.MemoryBytes, out.Pids = r.GetMemoryBytes(), r.GetPids()
 }
 
 // multiple is a rate in thousandths of 1x. Called where the loop cannot move
@@ -138,18 +155,24 @@ func (m *Market) multiple(r unit.Rate) int64 {
 	return int64(price.Multiple(r, m.loop.demon.BaseRate()))
 }
 
-// snapshot is the market now, or as it was when it ended.
-func (s service) snapshot(own *session, only bool) *v1.Snapshot {
+// snapshot is a session's own part of the market now, or as it was when it ended.
+func (s service) snapshot(own *session) *v1.Snapshot {
 	var out *v1.Snapshot
-	take := func() { out = s.m.snapshotOf(own, only) }
+	take := func() {
+		out = s.m.snapshotOf(func(mem *member) bool { return mem.session == own })
+	}
 	if !s.m.loop.do(take) {
 		take()
+	}
+	for _, mem := range own.buried() {
+		out.Workloads = append(out.Workloads, s.m.workload(&mem.final, mem))
 	}
 	return out
 }
 
-// snapshotOf builds a snapshot. Called on the loop's thread or after its end.
-func (m *Market) snapshotOf(own *session, only bool) *v1.Snapshot {
+// snapshotOf builds a snapshot of the living that keep accepts. Called on the
+// loop's thread or after its end.
+func (m *Market) snapshotOf(keep func(*member) bool) *v1.Snapshot {
 	st := m.loop.demon.Statement()
 	out := &v1.Snapshot{
 		AtNs: int64(st.Now - m.began), Node: m.nodeOf(&st),
@@ -169,14 +192,9 @@ func (m *Market) snapshotOf(own *session, only bool) *v1.Snapshot {
 		if l.State == apoptosis.Dead {
 			continue
 		}
-		mem := m.loop.members[l.Slot]
-		if mem == nil || (only && mem.session != own) {
-			continue
+		if mem := m.loop.members[l.Slot]; mem != nil && keep(mem) {
+			out.Workloads = append(out.Workloads, m.workload(l, mem))
 		}
-		out.Workloads = append(out.Workloads, m.workload(l, mem))
-	}
-	for _, mem := range own.buried() {
-		out.Workloads = append(out.Workloads, m.workload(&mem.final, mem))
 	}
 	return out
 }

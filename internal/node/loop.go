@@ -456,15 +456,18 @@ func (l *loop) record() {
 	}
 }
 
-// tell passes the demon's events to the clients they concern.
+// tell passes the demon's events to the clients they concern, and to history.
 func (l *loop) tell() {
 	for i := range l.out.Events {
 		e := &l.out.Events[i]
-		if e.Kind == demon.EventAdmitted || e.Kind == demon.EventStarted {
-			continue // the client did these itself
+		mem := l.members[e.Slot]
+		if mem == nil || e.Kind == demon.EventAdmitted {
+			continue
 		}
-		if mem := l.members[e.Slot]; mem != nil {
-			mem.session.push(l.m.event(l, mem, e))
+		told := l.m.event(l, mem, e)
+		l.m.chronicle.add(mem.uid, told)
+		if e.Kind != demon.EventStarted { // the client did that itself
+			mem.session.push(told)
 		}
 	}
 }

@@ -1,8 +1,14 @@
 package node
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"runtime/pprof"
+	"strings"
 	"testing"
 )
 
@@ -19,9 +25,34 @@ func TestMain(m *testing.M) {
 			stop = pprof.StopCPUProfile
 		}
 	}
+	if len(os.Args) == 5 && os.Args[1] == callVerb {
+		os.Exit(call(os.Args[2], os.Args[3], os.Args[4]))
+	}
 	if code, ran := Hidden(os.Args[1:]); ran {
 		stop()
 		os.Exit(code)
 	}
 	os.Exit(m.Run())
+}
+
+// callVerb makes the test binary a program that asks a market one thing, as
+// curl would: call SOCKET METHOD JSON.
+const callVerb = "call"
+
+func call(socket, method, body string) int {
+	c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}}}
+	r, err := c.Post("http://market/maxwell.v1.MarketService/"+method, "application/json", strings.NewReader(body))
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	text, err := io.ReadAll(r.Body)
+	fmt.Printf("%s\n", text)
+	if err != nil || r.StatusCode != http.StatusOK {
+		return 1
+	}
+	return 0
 }

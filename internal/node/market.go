@@ -21,6 +21,8 @@ import (
 // Market is the one market of a machine while it lives.
 type Market struct {
 	settings Settings
+	uid      uint32         // whom the market runs as
+	unified  host.Hierarchy // of cgroup2, to find callers by their group
 	log      *slog.Logger
 	began    unit.Instant
 
@@ -40,13 +42,19 @@ type Market struct {
 	self      atomic.Int64 // processor time of the market itself, ns
 	landauer  unit.Credits // per GiB, for display
 
-	quit    chan struct{} // closed when everything but the loop must end
-	done    chan struct{} // closed when the loop has ended
-	crew    sync.WaitGroup
-	hands   sync.WaitGroup // the workers among the crew
-	bye     func()         // farewell to the watchdog
+	quit      chan struct{} // closed when everything but the loop must end
+	done      chan struct{} // closed when the loop has ended
+	crew      sync.WaitGroup
+	hands     sync.WaitGroup // the workers among the crew
+	bye       func()         // farewell to the watchdog
+	answers   answers
+	chronicle chronicle
+	seen      glance
+
 	mu      sync.Mutex
 	session map[string]*session
+	names   map[string]*member // the living
+	rooms   map[string]*member // the living by their cgroup2 directory
 	closing bool
 	closed  chan struct{} // closed when every trace of the market is gone
 	faults  map[string]time.Time
@@ -216,3 +224,7 @@ func (m *Market) clients() int {
 	defer m.mu.Unlock()
 	return len(m.session)
 }
+
+// durable reports whether the market goes on without its clients, and what it
+// keeps goes on without its process.
+func (m *Market) durable() bool { return m.settings.Daemon != nil }

@@ -3,12 +3,14 @@ package node
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -18,6 +20,11 @@ import (
 type member struct {
 	slot     int32
 	name     string
+	serial   uint64 // never another's
+	uid      uint32 // whose it is
+	client   string // verb that started it
+	admitted time.Time
+	asked    *v1.AdmitRequest // its terms
 	session  *session
 	group    dispatch.Group // immutable
 	limits   dispatch.Limits
@@ -46,6 +53,17 @@ type member struct {
 	final         demon.Line    // at its burial
 	spotPeakMilli int64         // likewise, as a multiple
 	buried        chan struct{} // closed when the group is gone and the slot free
+}
+
+// id is what a person calls it when its name is another's by now.
+func (mem *member) id() string { return strconv.FormatUint(mem.serial, 10) }
+
+// highest is the most that it was allowed to bid when it was started.
+func (mem *member) highest() unit.Price {
+	if mem.asked.GetAuto() {
+		return max(unit.Price(mem.asked.GetMaxBidMilli()), demon.HighestAuto)
+	}
+	return max(unit.Price(mem.asked.GetBidMilli()), unit.Price(mem.asked.GetMaxBidMilli()), demon.UsualBid)
 }
 
 // askEvery is how often a tree that should be empty is asked when the kernel
@@ -203,6 +221,7 @@ func (m *Market) bury(mem *member) {
 		}
 		mem.session.lost(mem)
 	})
+	m.remember(mem)
 	close(mem.buried)
 }
 

@@ -120,11 +120,15 @@ func open(dir string, s Settings, lock *os.File) (*Market, error) {
 	m := &Market{
 		settings: s, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		quit: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
-		session: make(map[string]*session), faults: make(map[string]time.Time),
+		uid:     uint32(os.Getuid()),
+		session: make(map[string]*session), names: make(map[string]*member), rooms: make(map[string]*member), faults: make(map[string]time.Time),
 		jobs: make(chan func(), 1<<16), bye: func() {},
 	}
 	if err := m.sell(roots); err != nil {
 		return nil, err
+	}
+	if layout, err := host.Discover(roots); err == nil {
+		m.unified = layout.V2
 	}
 	if m.sensor, err = sensor.Open(sensor.Config{WattsPerCore: s.WattsPerCore, Idle: s.IdleWatts}, roots); err != nil {
 		return nil, err
@@ -192,7 +196,11 @@ func (m *Market) seed() [2]uint64 {
 
 // listen serves the API on the socket.
 func (m *Market) listen(path string) (*http.Server, error) {
-	l, err := api.Listen(path)
+	var who api.Access
+	if m.durable() {
+		who = m.settings.Daemon.Access
+	}
+	l, err := api.Listen(path, who)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -31,11 +32,18 @@ var errClosing = connect.NewError(connect.CodeUnavailable, errors.New("the marke
 // Join implements MarketService: it opens a session and streams its events.
 func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.ServerStream[v1.JoinResponse]) error {
 	m := s.m
+	a, err := s.actor(ctx)
+	if err == nil {
+		err = a.outside("open wallets")
+	}
+	if err != nil {
+		return err
+	}
 	var token [16]byte
 	if _, err := rand.Read(token[:]); err != nil {
 		return connect.NewError(connect.CodeInternal, err)
 	}
-	own := newSession(hex.EncodeToString(token[:]), req.GetClient())
+	own := newSession(hex.EncodeToString(token[:]), req.GetClient(), a.uid)
 	m.mu.Lock()
 	if m.closing {
 		m.mu.Unlock()
@@ -45,8 +53,8 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	m.session[own.token] = own
 	m.mu.Unlock()
 	defer m.leave(own) // idempotent: Leave may have been first
-	snapshot := s.snapshot(own, true)
-	hello := &v1.Session{Token: own.token, First: first, Node: snapshot.GetNode()}
+	snapshot := s.snapshot(own)
+	hello := &v1.Session{Token: own.token, First: first, Node: snapshot.GetNode(), Durable: m.durable()}
 	if err := stream.Send(&v1.JoinResponse{Of: &v1.JoinResponse_Session{Session: hello}}); err != nil {
 		return err
 	}
@@ -66,19 +74,27 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	}
 }
 
-// of finds the session that a token names.
-func (s service) of(token string) (*session, error) {
+// of finds the session that a token names. It answers to the user who opened it
+// alone: a token is no secret that replaces who the caller is.
+func (s service) of(ctx context.Context, token string) (*session, error) {
+	a, err := s.actor(ctx)
+	if err == nil {
+		err = a.outside("speak for a client")
+	}
+	if err != nil {
+		return nil, err
+	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	if own := s.m.session[token]; own != nil {
+	if own := s.m.session[token]; own != nil && (own.uid == a.uid || a.admin) {
 		return own, nil
 	}
 	return nil, connect.NewError(connect.CodeUnauthenticated, errors.New("unknown session: join the market first"))
 }
 
 // member finds a workload of the caller's own session.
-func (s service) member(token, name string) (*member, error) {
-	own, err := s.of(token)
+func (s service) member(ctx context.Context, token, name string) (*member, error) {
+	own, err := s.of(ctx, token)
 	if err != nil {
 		return nil, err
 	}
@@ -89,12 +105,29 @@ func (s service) member(token, name string) (*member, error) {
 	return mem, nil
 }
 
-// Admit implements MarketService.
-func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResponse, error) {
-	own, err := s.of(req.GetToken())
+// meant is the living workload that a call is about: of a session, or of
+// whoever calls without one.
+func (s service) meant(ctx context.Context, token, name string) (*member, error) {
+	if token != "" {
+		return s.member(ctx, token, name)
+	}
+	a, err := s.actor(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return s.visible(a, name)
+}
+
+// Admit implements MarketService.
+func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResponse, error) {
+	own, err := s.of(ctx, req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	return once(ctx, &s.m.answers, own.uid, req, func() (*v1.AdmitResponse, error) { return s.admit(ctx, own, req) })
+}
+
+func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) (*v1.AdmitResponse, error) {
 	m := s.m
 	if err := checkTerms(req); err != nil {
 		return nil, refused(err)
@@ -105,10 +138,11 @@ func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResp
 				fmt.Errorf("%w: what runs goes on, new work waits until it can be written", err))
 		}
 	}
+	var err error
 	var slot int32
 	var line demon.Line
 	mem := &member{
-		name: req.GetName(), session: own, buried: make(chan struct{}),
+		name: req.GetName(), session: own, uid: own.uid, client: own.client, admitted: time.Now(), asked: req, buried: make(chan struct{}),
 		limits: dispatch.Limits{
 			Memory: unit.Bytes(req.GetMemoryBytes()), Pids: req.GetPids(), Cores: unit.MilliCores(req.GetCoresMilli()),
 		},
@@ -126,7 +160,7 @@ func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResp
 	if err != nil {
 		return nil, refused(err)
 	}
-	mem.slot = slot
+	mem.slot, mem.serial = slot, line.ID
 	if err := m.house(mem); err != nil {
 		return nil, refused(err)
 	}
@@ -181,6 +215,10 @@ func (m *Market) house(mem *member) error {
 		m.loop.do(func() { m.loop.demon.Abandon(mem.slot) })
 		return err
 	}
+	m.lodge(mem)
+	m.mu.Lock()
+	m.names[mem.name] = mem
+	m.mu.Unlock()
 	m.loop.post(func() {
 		mem.metered = true
 		m.loop.members[mem.slot] = mem
@@ -192,8 +230,8 @@ func (m *Market) house(mem *member) error {
 }
 
 // Started implements MarketService.
-func (s service) Started(_ context.Context, req *v1.StartedRequest) (*v1.StartedResponse, error) {
-	mem, err := s.member(req.GetToken(), req.GetName())
+func (s service) Started(ctx context.Context, req *v1.StartedRequest) (*v1.StartedResponse, error) {
+	mem, err := s.member(ctx, req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +247,7 @@ func (s service) Started(_ context.Context, req *v1.StartedRequest) (*v1.Started
 
 // Exited implements MarketService.
 func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedResponse, error) {
-	mem, err := s.member(req.GetToken(), req.GetName())
+	mem, err := s.member(ctx, req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -239,8 +277,8 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 }
 
 // Report implements MarketService.
-func (s service) Report(_ context.Context, req *v1.ReportRequest) (*v1.ReportResponse, error) {
-	mem, err := s.member(req.GetToken(), req.GetName())
+func (s service) Report(ctx context.Context, req *v1.ReportRequest) (*v1.ReportResponse, error) {
+	mem, err := s.member(ctx, req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -253,39 +291,56 @@ func (s service) Report(_ context.Context, req *v1.ReportRequest) (*v1.ReportRes
 }
 
 // Stop implements MarketService.
-func (s service) Stop(_ context.Context, req *v1.StopRequest) (*v1.StopResponse, error) {
-	own, err := s.of(req.GetToken())
+func (s service) Stop(ctx context.Context, req *v1.StopRequest) (*v1.StopResponse, error) {
+	list, uid, err := s.toStop(ctx, req)
 	if err != nil {
 		return nil, err
 	}
-	var list []*member
+	return once(ctx, &s.m.answers, uid, req, func() (*v1.StopResponse, error) {
+		s.m.loop.do(func() {
+			for _, mem := range list {
+				if s.m.loop.has(mem) {
+					s.m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+				}
+			}
+			s.m.loop.hurry = true
+		})
+		if req.GetNow() {
+			for _, mem := range list {
+				s.m.kill(mem)
+			}
+		}
+		return &v1.StopResponse{}, nil
+	})
+}
+
+// toStop are the workloads that a call is to stop, and whose they are.
+func (s service) toStop(ctx context.Context, req *v1.StopRequest) (list []*member, uid uint32, err error) {
+	if req.GetToken() == "" {
+		mem, err := s.meant(ctx, "", req.GetName())
+		if err != nil {
+			return nil, 0, err
+		}
+		return []*member{mem}, mem.uid, nil
+	}
+	own, err := s.of(ctx, req.GetToken())
+	if err != nil {
+		return nil, 0, err
+	}
 	for _, mem := range own.living() {
 		if req.GetName() == "" || req.GetName() == mem.name {
 			list = append(list, mem)
 		}
 	}
 	if len(list) == 0 && req.GetName() != "" {
-		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", req.GetName()))
+		return nil, 0, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", req.GetName()))
 	}
-	s.m.loop.do(func() {
-		for _, mem := range list {
-			if s.m.loop.has(mem) {
-				s.m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
-			}
-		}
-		s.m.loop.hurry = true
-	})
-	if req.GetNow() {
-		for _, mem := range list {
-			s.m.kill(mem)
-		}
-	}
-	return &v1.StopResponse{}, nil
+	return list, own.uid, nil
 }
 
 // Suspend implements MarketService.
-func (s service) Suspend(_ context.Context, req *v1.SuspendRequest) (*v1.SuspendResponse, error) {
-	own, err := s.of(req.GetToken())
+func (s service) Suspend(ctx context.Context, req *v1.SuspendRequest) (*v1.SuspendResponse, error) {
+	own, err := s.of(ctx, req.GetToken())
 	if err != nil {
 		return nil, err
 	}
@@ -300,69 +355,108 @@ func (s service) Suspend(_ context.Context, req *v1.SuspendRequest) (*v1.Suspend
 	return &v1.SuspendResponse{}, nil
 }
 
-// Fund implements MarketService. Any session may fund any living wallet:
-// money is a gift.
-func (s service) Fund(_ context.Context, req *v1.FundRequest) (*v1.FundResponse, error) {
-	if _, err := s.of(req.GetToken()); err != nil {
+// Fund implements MarketService. Money comes from nowhere: a workload that could
+// ask for it would have no budget.
+func (s service) Fund(ctx context.Context, req *v1.FundRequest) (*v1.FundResponse, error) {
+	a, err := s.actor(ctx)
+	if err == nil {
+		err = a.outside("fund wallets")
+	}
+	if err != nil {
 		return nil, err
 	}
-	var balance unit.Credits
-	err := error(&demon.Refusal{What: "name", Reason: fmt.Sprintf("no workload %q in this market", req.GetName())})
-	s.m.loop.do(func() {
-		for _, mem := range s.m.loop.members {
-			if mem != nil && mem.name == req.GetName() {
+	mem, err := s.visible(a, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.FundResponse, error) {
+		var balance unit.Credits
+		err := error(errClosing)
+		s.m.loop.do(func() {
+			if err = s.m.loop.still(mem); err == nil {
 				balance, err = s.m.loop.demon.Fund(mem.slot, unit.Credits(req.GetAmountUcredits()))
 			}
+		})
+		if err != nil {
+			return nil, refused(err)
 		}
+		return &v1.FundResponse{BalanceUcredits: int64(balance)}, nil
 	})
-	if err != nil {
-		return nil, refused(err)
-	}
-	return &v1.FundResponse{BalanceUcredits: int64(balance)}, nil
 }
 
-// SetBid implements MarketService.
-func (s service) SetBid(_ context.Context, req *v1.SetBidRequest) (*v1.SetBidResponse, error) {
-	mem, err := s.member(req.GetToken(), req.GetName())
+// SetBid implements MarketService. A workload may set its own bid, below the cap
+// that it was started with.
+func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidResponse, error) {
+	a, err := s.actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.m.loop.do(func() {
-		if !s.m.loop.has(mem) {
-			err = &demon.Refusal{What: "name", Reason: fmt.Sprintf("workload %q has ended", mem.name)}
-			return
-		}
-		err = s.m.loop.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli()))
-	})
+	mem, err := s.meant(ctx, req.GetToken(), req.GetName())
 	if err != nil {
-		return nil, refused(err)
+		return nil, err
 	}
-	return &v1.SetBidResponse{}, nil
+	if most := mem.highest(); a.self != nil && unit.Price(req.GetBidMilli()) > most {
+		return nil, connect.NewError(connect.CodePermissionDenied,
+			fmt.Errorf("a workload bids at most the %v that it was started with; ask whoever started it", most))
+	}
+	return once(ctx, &s.m.answers, mem.uid, req, func() (*v1.SetBidResponse, error) {
+		err := error(errClosing)
+		var line demon.Line
+		s.m.loop.do(func() {
+			if err = s.m.loop.still(mem); err == nil {
+				err = s.m.loop.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli()))
+				line, _ = s.m.loop.demon.LineOf(mem.slot)
+			}
+		})
+		if err != nil {
+			return nil, refused(err)
+		}
+		return &v1.SetBidResponse{Workload: s.m.workload(&line, mem)}, nil
+	})
+}
+
+// still refuses what is asked of a workload that is gone meanwhile. Called on the
+// loop's thread.
+func (l *loop) still(mem *member) error {
+	if l.has(mem) {
+		return nil
+	}
+	return &demon.Refusal{What: "name", Reason: fmt.Sprintf("workload %q has ended", mem.name)}
 }
 
 // Snapshot implements MarketService.
-func (s service) Snapshot(_ context.Context, req *v1.SnapshotRequest) (*v1.SnapshotResponse, error) {
-	own, err := s.of(req.GetToken())
+func (s service) Snapshot(ctx context.Context, req *v1.SnapshotRequest) (*v1.SnapshotResponse, error) {
+	if req.GetToken() != "" && req.GetOwn() {
+		own, err := s.of(ctx, req.GetToken())
+		if err != nil {
+			return nil, err
+		}
+		return &v1.SnapshotResponse{Snapshot: s.snapshot(own)}, nil
+	}
+	a, err := s.actor(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &v1.SnapshotResponse{Snapshot: s.snapshot(own, req.GetOwn())}, nil
+	return &v1.SnapshotResponse{Snapshot: s.m.seenBy(a, req.GetDead())}, nil
 }
 
 // Leave implements MarketService.
-func (s service) Leave(_ context.Context, req *v1.LeaveRequest) (*v1.LeaveResponse, error) {
-	own, err := s.of(req.GetToken())
+func (s service) Leave(ctx context.Context, req *v1.LeaveRequest) (*v1.LeaveResponse, error) {
+	own, err := s.of(ctx, req.GetToken())
 	if err != nil {
 		return nil, err
 	}
 	s.m.endMembers(own)
-	final := s.snapshot(own, true)
+	final := s.snapshot(own)
 	s.m.leave(own)
 	return &v1.LeaveResponse{Snapshot: final}, nil
 }
 
 // refused turns an error into one line with a code that says whose fault.
 func refused(err error) error {
+	if _, ok := errors.AsType[*connect.Error](err); ok {
+		return err
+	}
 	if _, ok := errors.AsType[*demon.Refusal](err); ok {
 		return connect.NewError(connect.CodeInvalidArgument, err)
 	}

@@ -12,6 +12,7 @@ import (
 type session struct {
 	token  string
 	client string
+	uid    uint32 // whose it is: members belong to the same user
 
 	mu      sync.Mutex
 	members map[string]*member // alive
@@ -29,9 +30,9 @@ const maxEvents = 4096
 // restarts its workloads keeps the statements of the last ones.
 const keepBuried = 10_000
 
-func newSession(token, client string) *session {
+func newSession(token, client string, uid uint32) *session {
 	return &session{
-		token: token, client: client,
+		token: token, client: client, uid: uid,
 		members: make(map[string]*member), ready: make(chan struct{}, 1),
 	}
 }

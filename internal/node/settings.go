@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/api"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -23,8 +24,23 @@ type Settings struct {
 	Trace        string     // file for one JSON line an epoch; empty = none
 	Journal      string     // file that keeps every transfer; empty = none
 	Seed         uint64     // 0 = from the kernel's random source
+	Version      string     // of this program, for those who ask
 	PanicAtTick  uint64     // tests only: panic there
 	PanicIn      string     // tests only: loop, worker or rpc
+
+	// Daemon makes the market one that lasts; nil = it ends with its last client.
+	Daemon *Daemon
+}
+
+// Daemon is what a market that lasts needs beside its settings: it outlives its
+// clients, and its workloads outlive it.
+type Daemon struct {
+	Journal string                // file of the books and of what runs; never empty
+	Socket  string                // where to listen; empty = in the runtime directory
+	Access  api.Access            // who may connect
+	Admin   func(uid uint32) bool // further users that may act for everybody; nil = none
+	Quantum time.Duration         // how old what others see of energy is; at least 100 ms
+	Notify  func(state string)    // the service manager; nil = there is none
 }
 
 // Args is the command line of the hidden verb that serves these settings.
@@ -55,6 +71,7 @@ func (s Settings) Args() []string {
 	text("meter", string(s.Meter))
 	text("trace", s.Trace)
 	text("journal", s.Journal)
+	text("version", s.Version)
 	count("seed", s.Seed)
 	count("panic-at-tick", s.PanicAtTick)
 	text("panic-in", s.PanicIn)

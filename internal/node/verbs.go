@@ -84,6 +84,7 @@ func parseArgs(args []string) (dir string, s Settings, err error) {
 	f.StringVar((*string)(&s.Meter), "meter", string(meter.Auto), "")
 	f.StringVar(&s.Trace, "trace", "", "")
 	f.StringVar(&s.Journal, "journal", "", "")
+	f.StringVar(&s.Version, "version", "", "")
 	f.Uint64Var(&s.Seed, "seed", 0, "")
 	f.Uint64Var(&s.PanicAtTick, "panic-at-tick", 0, "")
 	f.StringVar(&s.PanicIn, "panic-in", "", "")

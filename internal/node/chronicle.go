@@ -1,0 +1,288 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+)
+
+// chronicle is what the market remembers of what happened, for those who ask
+// later or watch: the last events and the last dead.
+type chronicle struct {
+	mu     sync.Mutex
+	events []happening // oldest first
+	first  uint64      // number of events[0]
+	news   chan struct{}
+	dead   []*member // oldest first
+}
+
+// happening is an event and whom it concerns.
+type happening struct {
+	uid uint32
+	e   *v1.Event
+}
+
+// The memory of a market without a journal.
+const (
+	mostEvents = 10_000
+	mostDead   = 10_000
+)
+
+// add notes an event. It never waits: the loop calls it.
+func (c *chronicle) add(uid uint32, e *v1.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.events) >= mostEvents {
+		c.events = append(c.events[:0], c.events[mostEvents/4:]...)
+		c.first += mostEvents / 4
+	}
+	c.events = append(c.events, happening{uid, e})
+	if c.news != nil {
+		close(c.news)
+		c.news = nil
+	}
+}
+
+// after returns what happened since number n, the number after it, and a channel
+// that is closed when more happens.
+func (c *chronicle) after(n uint64) (list []happening, next uint64, news <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n = max(n, c.first)
+	list = slices.Clone(c.events[min(n-c.first, uint64(len(c.events))):])
+	if c.news == nil {
+		c.news = make(chan struct{})
+	}
+	return list, c.first + uint64(len(c.events)), c.news
+}
+
+// buried notes a dead one.
+func (c *chronicle) buried(mem *member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.dead) >= mostDead {
+		c.dead = append(c.dead[:0], c.dead[mostDead/10:]...)
+	}
+	c.dead = append(c.dead, mem)
+}
+
+// graves are the dead, newest first, that keep accepts; at most limit.
+func (c *chronicle) graves(limit int, keep func(*member) bool) []*member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []*member
+	for _, mem := range slices.Backward(c.dead) {
+		if len(list) == limit {
+			break
+		}
+		if keep(mem) {
+			list = append(list, mem)
+		}
+	}
+	return list
+}
+
+// remember takes a buried member from the living to the dead.
+func (m *Market) remember(mem *member) {
+	m.mu.Lock()
+	if m.names[mem.name] == mem {
+		delete(m.names, mem.name)
+	}
+	m.mu.Unlock()
+	m.vacate(mem)
+	m.chronicle.buried(mem)
+}
+
+// quantum is how old what a caller without a session sees of the market may be:
+// energy that is read more often tells what a neighbour computes (Lipp et al.,
+// PLATYPUS, 2021).
+const quantum = 100 * time.Millisecond
+
+func (m *Market) quantum() time.Duration {
+	if m.durable() {
+		return max(quantum, m.settings.Daemon.Quantum)
+	}
+	return quantum
+}
+
+// glance is the market as callers without a session see it.
+type glance struct {
+	mu    sync.Mutex
+	taken time.Time
+	snap  *v1.Snapshot
+}
+
+// view is the whole market, at most a quantum old. It is shared: read only.
+func (m *Market) view() *v1.Snapshot {
+	m.seen.mu.Lock()
+	defer m.seen.mu.Unlock()
+	if m.seen.snap != nil && time.Since(m.seen.taken) < m.quantum() {
+		return m.seen.snap
+	}
+	take := func() { m.seen.snap = m.snapshotOf(func(*member) bool { return true }) }
+	if !m.loop.do(take) {
+		take()
+	}
+	m.seen.taken = time.Now()
+	return m.seen.snap
+}
+
+// seenBy is what a may see of the market: everything but others' workloads and
+// accounts. dead adds the last dead.
+func (m *Market) seenBy(a actor, dead bool) *v1.Snapshot {
+	all := m.view()
+	out := &v1.Snapshot{
+		Node: all.GetNode(), Price: all.GetPrice(), AtNs: all.GetAtNs(),
+		Ledger: &v1.Ledger{
+			MintedUcredits: all.GetLedger().GetMintedUcredits(), SumUcredits: all.GetLedger().GetSumUcredits(),
+			Accounts: maps.Clone(all.GetLedger().GetAccounts()),
+		},
+	}
+	mine := make(map[string]bool)
+	for _, w := range all.GetWorkloads() {
+		if !a.sees(w) {
+			continue
+		}
+		mine[w.GetName()] = true
+		out.Workloads = append(out.Workloads, w)
+	}
+	if dead {
+		list := m.chronicle.graves(mostDead, a.may)
+		for _, mem := range slices.Backward(list) {
+			mine[mem.name] = true
+			out.Workloads = append(out.Workloads, m.workload(&mem.final, mem))
+		}
+	}
+	if !a.admin || a.self != nil {
+		maps.DeleteFunc(out.Ledger.Accounts, func(account string, _ int64) bool {
+			_, name, personal := strings.Cut(account, ":")
+			return personal && !mine[name]
+		})
+	}
+	return out
+}
+
+// sees reports whether a may see a line of the market.
+func (a actor) sees(w *v1.Workload) bool {
+	if a.self != nil {
+		return w.GetId() == a.self.id()
+	}
+	return a.admin || a.uid == w.GetUid()
+}
+
+// grave is the newest dead one of that name or id, if a may see it.
+func (s service) grave(a actor, name string) *member {
+	list := s.m.chronicle.graves(1, func(mem *member) bool {
+		return a.may(mem) && (mem.name == name || mem.id() == name)
+	})
+	if len(list) == 0 {
+		return nil
+	}
+	return list[0]
+}
+
+// Wait implements MarketService.
+func (s service) Wait(ctx context.Context, req *v1.WaitRequest) (*v1.WaitResponse, error) {
+	a, err := s.actor(ctx)
+	if err == nil {
+		err = a.outside("wait for its own end")
+	}
+	if err != nil {
+		return nil, err
+	}
+	mem, err := s.visible(a, req.GetName())
+	if err != nil {
+		if mem = s.grave(a, req.GetName()); mem == nil {
+			return nil, err
+		}
+	}
+	select {
+	case <-mem.buried:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.m.done:
+		return nil, errClosing
+	}
+	return &v1.WaitResponse{Workload: s.m.workload(&mem.final, mem), SpotPeakMilli: mem.spotPeakMilli}, nil
+}
+
+// Watch implements MarketService.
+func (s service) Watch(ctx context.Context, req *v1.WatchRequest, stream *connect.ServerStream[v1.WatchResponse]) error {
+	a, err := s.actor(ctx)
+	if err != nil {
+		return err
+	}
+	if name := req.GetName(); name != "" {
+		if _, err := s.visible(a, name); err != nil && s.grave(a, name) == nil {
+			return err
+		}
+	}
+	list, next, news := s.m.chronicle.after(0)
+	if req.GetSinceWallNs() == 0 {
+		list = nil
+	}
+	list = slices.DeleteFunc(list, func(h happening) bool { return h.e.GetWallNs() < req.GetSinceWallNs() })
+	for {
+		for _, h := range list {
+			if !a.hears(h) || req.GetName() != "" && h.e.GetWorkload() != req.GetName() {
+				continue
+			}
+			if err := stream.Send(&v1.WatchResponse{Event: h.e}); err != nil {
+				return err
+			}
+		}
+		if !req.GetFollow() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.m.done:
+			return errClosing
+		case <-news:
+		}
+		list, next, news = s.m.chronicle.after(next)
+	}
+}
+
+// hears reports whether an event is for a.
+func (a actor) hears(h happening) bool {
+	if a.self != nil {
+		return h.e.GetWorkloadState().GetId() == a.self.id()
+	}
+	return a.admin || a.uid == h.uid
+}
+
+// Receipts implements MarketService.
+func (s service) Receipts(ctx context.Context, req *v1.ReceiptsRequest) (*v1.ReceiptsResponse, error) {
+	a, err := s.actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	limit := int(req.GetLimit())
+	if limit <= 0 {
+		limit = 100
+	}
+	name := req.GetName()
+	out := &v1.ReceiptsResponse{}
+	for _, mem := range s.m.chronicle.graves(limit, func(mem *member) bool {
+		return a.may(mem) && (name == "" || mem.name == name || mem.id() == name)
+	}) {
+		out.Workloads = append(out.Workloads, s.m.workload(&mem.final, mem))
+	}
+	return out, nil
+}
+
+// Postings implements MarketService.
+func (s service) Postings(context.Context, *v1.PostingsRequest) (*v1.PostingsResponse, error) {
+	return nil, connect.NewError(connect.CodeFailedPrecondition,
+		errors.New("this market keeps no journal: start it with --journal FILE, or as maxwell daemon"))
+}

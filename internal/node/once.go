@@ -1,0 +1,134 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+)
+
+// requestID is what a caller drew for one change: 128 bits.
+type requestID [16]byte
+
+// mostAnswers bounds what the market remembers of changes that were made: a
+// delivery that comes after as many others is taken for a new change.
+const mostAnswers = 1 << 16
+
+// onceKey names a change: ids are each user's own.
+type onceKey struct {
+	uid uint32
+	id  requestID
+}
+
+// answer is what a change came to, for those who ask for it again.
+type answer struct {
+	asked [sha256.Size]byte // of the request: an id is not for another one
+	done  chan struct{}     // closed when it is known
+	out   any
+	err   error
+}
+
+// answers lets a change that is delivered several times be made once.
+type answers struct {
+	mu    sync.Mutex
+	known map[onceKey]*answer
+	order []onceKey // oldest first
+}
+
+// Ids that are refused.
+var (
+	errID   = connect.NewError(connect.CodeInvalidArgument, errors.New("request_id: use 16 random bytes, or none"))
+	errUsed = connect.NewError(connect.CodeInvalidArgument, errors.New("request_id: it was used for another change; draw a new one"))
+)
+
+// change is a request that carries an id.
+type change interface {
+	proto.Message
+	GetRequestId() []byte
+}
+
+// fingerprint tells requests apart.
+func fingerprint(req change) [sha256.Size]byte {
+	// A message that came over the wire can be written again.
+	b, _ := proto.MarshalOptions{Deterministic: true}.Marshal(req)
+	return sha256.Sum256(append(b, req.ProtoReflect().Descriptor().FullName()...))
+}
+
+// once makes a change unless it was made before: then it gives the same answer
+// again, after waiting for it where it is still being made. Without an id every
+// delivery is a change of its own. Refusals are remembered too, but for those
+// that say nothing of the change itself (the market is closing, the caller went
+// away).
+func once[T any](ctx context.Context, all *answers, uid uint32, req change, effect func() (T, error)) (T, error) {
+	var none T
+	id := req.GetRequestId()
+	if len(id) == 0 {
+		return effect()
+	}
+	if len(id) != len(requestID{}) {
+		return none, errID
+	}
+	key := onceKey{uid: uid, id: requestID(id)}
+	asked := fingerprint(req)
+	a, first := all.take(key, asked)
+	if !first {
+		if a.asked != asked {
+			return none, errUsed
+		}
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return none, ctx.Err()
+		}
+		out, _ := a.out.(T)
+		return out, a.err
+	}
+	out, err := effect()
+	a.out, a.err = out, err
+	if err != nil && undecided(err) {
+		all.drop(key)
+	}
+	close(a.done)
+	return out, err
+}
+
+// undecided reports whether an error leaves open what the change would come to.
+func undecided(err error) bool {
+	switch connect.CodeOf(err) {
+	case connect.CodeUnavailable, connect.CodeUnknown, connect.CodeCanceled, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted:
+		return true
+	}
+	return false
+}
+
+// take is the answer to a change, and whether the caller is the one to make it.
+func (all *answers) take(key onceKey, asked [sha256.Size]byte) (a *answer, first bool) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if a = all.known[key]; a != nil {
+		return a, false
+	}
+	if all.known == nil {
+		all.known = make(map[onceKey]*answer)
+	}
+	if len(all.order) >= mostAnswers {
+		for _, old := range all.order[:mostAnswers/8] {
+			delete(all.known, old)
+		}
+		all.order = append(all.order[:0], all.order[mostAnswers/8:]...)
+	}
+	a = &answer{asked: asked, done: make(chan struct{})}
+	all.known[key] = a
+	all.order = append(all.order, key)
+	return a, true
+}
+
+// drop forgets a change that was not made.
+func (all *answers) drop(key onceKey) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	delete(all.known, key)
+}
