@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ import (
 // JoinOptions say who joins and what market to start if there is none.
 type JoinOptions struct {
 	Dir      string // runtime directory: the socket and the lock
+	Daemon   string // socket of the machine's daemon, tried first; empty = none
 	Client   string // "run", "up", "experiment"
 	Version  string
 	Settings Settings // used only when this client starts the market
@@ -32,19 +34,22 @@ type JoinOptions struct {
 
 // Session is one client's place in the market.
 type Session struct {
-	token  string
-	node   *v1.Node
-	first  bool
-	rpc    maxwellv1connect.MarketServiceClient
-	http   *http.Transport
-	dir    string
-	cancel context.CancelFunc
-	events chan *v1.Event
-	gone   chan struct{} // closed when the stream has ended
-	crew   sync.WaitGroup
+	token   string
+	node    *v1.Node
+	first   bool
+	durable bool
+	rpc     maxwellv1connect.MarketServiceClient
+	http    *http.Transport
+	dir     string
+	socket  string
+	cancel  context.CancelFunc
+	events  chan *v1.Event
+	gone    chan struct{} // closed when the stream has ended for good
+	crew    sync.WaitGroup
 
 	mu     sync.Mutex
 	left   bool
+	away   bool                         // a durable market is being waited for
 	err    error                        // why the stream ended
 	places map[string]*v1.AdmitResponse // admitted, not yet started
 }
@@ -65,8 +70,12 @@ const (
 // Join enters the machine's market, and starts it if there is none.
 func Join(ctx context.Context, o JoinOptions) (*Session, error) {
 	deadline := time.Now().Add(joinTimeout)
+	s, err := joinDaemon(ctx, o)
+	if s != nil || err != nil {
+		return s, err
+	}
 	for {
-		s, err := dial(ctx, o)
+		s, err := dial(ctx, o, filepath.Join(o.Dir, SocketName))
 		switch {
 		case err == nil:
 			return s, nil
@@ -88,19 +97,45 @@ func Join(ctx context.Context, o JoinOptions) (*Session, error) {
 	}
 }
 
-// dial connects to a running market and opens a session.
-func dial(ctx context.Context, o JoinOptions) (*Session, error) {
-	socket := filepath.Join(o.Dir, SocketName)
-	probe, err := net.Dial("unix", socket)
-	if err != nil {
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) {
-			return nil, ErrNoMarket
-		}
-		return nil, fmt.Errorf("connect to the market: %w", err)
+// daemonPatience is how long a client waits for a daemon whose socket is there
+// and does not answer: it is being restarted.
+const daemonPatience = 5 * time.Second
+
+// joinDaemon enters the market of the machine's daemon; nil if there is none.
+func joinDaemon(ctx context.Context, o JoinOptions) (*Session, error) {
+	if o.Daemon == "" {
+		return nil, nil
 	}
-	_ = probe.Close()
+	deadline := time.Now().Add(daemonPatience)
+	for {
+		s, err := dial(ctx, o, o.Daemon)
+		if err == nil {
+			return s, nil
+		}
+		if connect.CodeOf(err) != connect.CodeUnavailable && !errors.Is(err, ErrNoMarket) {
+			return nil, err
+		}
+		if _, gone := os.Lstat(o.Daemon); gone != nil || time.Now().After(deadline) {
+			return nil, nil // no daemon, or one that was killed and left its socket
+		}
+		if unix.Access(o.Daemon, unix.W_OK) != nil {
+			return nil, nil // somebody's own market
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// dial connects to a running market and opens a session.
+func dial(ctx context.Context, o JoinOptions, socket string) (*Session, error) {
+	if err := listens(ctx, socket); err != nil {
+		return nil, err
+	}
 	s := &Session{
-		dir: o.Dir, events: make(chan *v1.Event, 64), gone: make(chan struct{}), places: make(map[string]*v1.AdmitResponse),
+		dir: o.Dir, socket: socket, events: make(chan *v1.Event, 64), gone: make(chan struct{}), places: make(map[string]*v1.AdmitResponse),
 	}
 	s.http = transport(socket)
 	s.rpc = maxwellv1connect.NewMarketServiceClient(&http.Client{Transport: s.http}, "http://market",
@@ -124,8 +159,8 @@ func dial(ctx context.Context, o JoinOptions) (*Session, error) {
 		return nil, err
 	}
 	hello := stream.Msg().GetSession()
-	s.token, s.node, s.first = hello.GetToken(), hello.GetNode(), hello.GetFirst()
-	s.crew.Go(func() { s.follow(stream) })
+	s.token, s.node, s.first, s.durable = hello.GetToken(), hello.GetNode(), hello.GetFirst(), hello.GetDurable()
+	s.crew.Go(func() { s.follow(life, stream) })
 	return s, nil
 }
 
@@ -143,20 +178,113 @@ func transport(socket string) *http.Transport {
 	return t
 }
 
-// follow delivers events until the stream ends. Owner: Session; end: Leave
-// cancels the stream, or the market dies.
-func (s *Session) follow(stream *connect.ServerStreamForClient[v1.JoinResponse]) {
+// follow delivers events until the stream ends for good. Owner: Session; end:
+// Leave cancels the stream, or the market dies and does not come back.
+func (s *Session) follow(life context.Context, stream *connect.ServerStreamForClient[v1.JoinResponse]) {
 	defer close(s.gone)
 	defer close(s.events)
-	for stream.Receive() {
-		if e := stream.Msg().GetEvent(); e != nil {
-			s.events <- e
+	for stream != nil {
+		for stream.Receive() {
+			if e := stream.Msg().GetEvent(); e != nil {
+				s.events <- e
+			}
+		}
+		err := stream.Err()
+		s.mu.Lock()
+		s.err, s.away = err, s.durable && !s.left
+		away := s.away
+		s.mu.Unlock()
+		if !away {
+			return
+		}
+		s.events <- &v1.Event{Kind: EventAway}
+		if stream = s.rejoin(life); stream != nil {
+			s.mu.Lock()
+			s.away = false
+			s.mu.Unlock()
+			s.events <- &v1.Event{Kind: EventBack}
 		}
 	}
-	s.mu.Lock()
-	s.err = stream.Err()
-	s.mu.Unlock()
 }
+
+// Events that a session itself raises about a durable market.
+const (
+	EventAway = "away" // it does not answer; the workloads go on without it
+	EventBack = "back" // it does again, and has taken them back
+)
+
+// rejoinLeast and rejoinMost bound the wait between two tries.
+const (
+	rejoinLeast = 20 * time.Millisecond
+	rejoinMost  = time.Second
+)
+
+// rejoin waits for a durable market to come back; nil when it does not know the
+// session any more, or the client leaves.
+func (s *Session) rejoin(life context.Context) *connect.ServerStreamForClient[v1.JoinResponse] {
+	for wait := rejoinLeast; ; wait = min(2*wait, rejoinMost) {
+		select {
+		case <-life.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		stream, err := s.rpc.Join(life, &v1.JoinRequest{Resume: s.token})
+		if err == nil && stream.Receive() {
+			return stream
+		}
+		if err == nil {
+			err = stream.Err()
+		}
+		if connect.IsWireError(err) && connect.CodeOf(err) != connect.CodeUnavailable {
+			s.mu.Lock()
+			s.err = err
+			s.mu.Unlock()
+			return nil
+		}
+	}
+}
+
+// ErrAway says that a durable market does not answer.
+var ErrAway = errors.New("the daemon does not answer")
+
+// again makes a call, and makes it again when a durable market comes back: each
+// call of a client's is one that may be delivered twice. It gives up when the
+// session ends, or ctx.
+func again[T any](ctx context.Context, s *Session, call func() (T, error)) (T, error) {
+	for {
+		out, err := call()
+		if err == nil || !s.durable || !broken(err) {
+			return out, s.plain(err)
+		}
+		select {
+		case <-ctx.Done():
+			return out, fmt.Errorf("%w: %w", ErrAway, ctx.Err())
+		case <-s.gone:
+			return out, ErrAway
+		case <-time.After(rejoinLeast):
+		}
+	}
+}
+
+// broken reports whether an error is the connection's, or of a market that is
+// going, and not an answer.
+func broken(err error) bool {
+	if _, ok := errors.AsType[*connect.Error](err); !ok {
+		return false
+	}
+	switch code := connect.CodeOf(err); code {
+	case connect.CodeCanceled, connect.CodeDeadlineExceeded:
+		return false
+	default:
+		return !connect.IsWireError(err) || code == connect.CodeUnavailable
+	}
+}
+
+// Durable reports whether the market outlives its clients and its own process.
+func (s *Session) Durable() bool { return s.durable }
+
+// Socket is where the market listens.
+func (s *Session) Socket() string { return s.socket }
 
 // Node describes the market as it was when the session began.
 func (s *Session) Node() *v1.Node { return s.node }
@@ -176,29 +304,35 @@ var ErrMarketDied = errors.New("the market ended unexpectedly")
 
 // Snapshot returns the market now; own: only this session's workloads.
 func (s *Session) Snapshot(ctx context.Context, own bool) (*v1.Snapshot, error) {
-	r, err := s.rpc.Snapshot(ctx, &v1.SnapshotRequest{Token: s.token, Own: own})
-	if err != nil {
-		return nil, s.plain(err)
-	}
-	return r.GetSnapshot(), nil
+	r, err := again(ctx, s, func() (*v1.SnapshotResponse, error) {
+		return s.rpc.Snapshot(ctx, &v1.SnapshotRequest{Token: s.token, Own: own})
+	})
+	return r.GetSnapshot(), err
 }
 
 // Stop ends workloads of this session; an empty name means all of them.
 func (s *Session) Stop(ctx context.Context, name string, now bool) error {
-	_, err := s.rpc.Stop(ctx, &v1.StopRequest{Token: s.token, Name: name, Now: now})
-	return s.plain(err)
+	_, err := again(ctx, s, func() (*v1.StopResponse, error) {
+		return s.rpc.Stop(ctx, &v1.StopRequest{Token: s.token, Name: name, Now: now})
+	})
+	return err
 }
 
 // Suspend freezes every workload of this session, or lets them go on.
 func (s *Session) Suspend(ctx context.Context, suspend bool) error {
-	_, err := s.rpc.Suspend(ctx, &v1.SuspendRequest{Token: s.token, Suspend: suspend})
-	return s.plain(err)
+	_, err := again(ctx, s, func() (*v1.SuspendResponse, error) {
+		return s.rpc.Suspend(ctx, &v1.SuspendRequest{Token: s.token, Suspend: suspend})
+	})
+	return err
 }
 
 // Fund adds money to a wallet of this market.
 func (s *Session) Fund(ctx context.Context, name string, ucredits int64) error {
-	_, err := s.rpc.Fund(ctx, &v1.FundRequest{Token: s.token, Name: name, AmountUcredits: ucredits})
-	return s.plain(err)
+	id := drawID()
+	_, err := again(ctx, s, func() (*v1.FundResponse, error) {
+		return s.rpc.Fund(ctx, &v1.FundRequest{Token: s.token, Name: name, AmountUcredits: ucredits, RequestId: id})
+	})
+	return err
 }
 
 // Leave ends the session: what still runs is ended and paid for. The last one
@@ -208,19 +342,31 @@ func (s *Session) Leave(ctx context.Context) (*v1.Snapshot, error) {
 	s.mu.Lock()
 	left := s.left
 	s.left = true
+	away := s.away
 	s.mu.Unlock()
 	if left {
 		return nil, nil
 	}
-	r, err := s.rpc.Leave(ctx, &v1.LeaveRequest{Token: s.token})
+	if away {
+		// The session's workloads have ended: nobody waits for a bill for ever.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, leavePatience)
+		defer cancel()
+	}
+	r, err := again(ctx, s, func() (*v1.LeaveResponse, error) {
+		return s.rpc.Leave(ctx, &v1.LeaveRequest{Token: s.token})
+	})
 	s.cancel()
 	for range s.events { //nolint:revive // drained so that follow can end
 	}
 	s.crew.Wait()
 	s.http.CloseIdleConnections()
+	if err != nil && s.durable {
+		return nil, err
+	}
 	if err != nil {
 		// The market died: its watchdog cleans up while it holds the lock.
-		return nil, errors.Join(s.plain(err), waitUnlocked(ctx, s.dir, watchdogPatience), Tidy(s.dir))
+		return nil, errors.Join(err, waitUnlocked(ctx, s.dir, watchdogPatience), Tidy(s.dir))
 	}
 	return r.GetSnapshot(), nil
 }
@@ -234,7 +380,7 @@ const watchdogPatience = 10 * time.Second
 func (s *Session) plain(err error) error {
 	c, ok := errors.AsType[*connect.Error](err)
 	switch {
-	case !ok:
+	case err == nil || !ok:
 		return err
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return errors.New(strings.TrimSpace(c.Message()))
@@ -242,6 +388,13 @@ func (s *Session) plain(err error) error {
 		return fmt.Errorf("%w; see %s", ErrMarketDied, filepath.Join(s.dir, LogName))
 	}
 	return errors.New(strings.TrimSpace(c.Message()))
+}
+
+// drawID is a new request's id.
+func drawID() []byte {
+	var id requestID
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return id[:]
 }
 
 // waitUnlocked waits until nobody holds the market's lock, at most for d.

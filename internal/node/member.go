@@ -42,6 +42,7 @@ type member struct {
 
 	childExit int32
 	hasExit   bool
+	batch     uint64 // of the last report
 
 	// Written by the inspector and the workers, read by the loop.
 	cpu         atomic.Int64 // where the enforcement itself counts (signal), ns

@@ -44,6 +44,7 @@ type Running struct {
 	proc child
 	done chan struct{}
 
+	batch    uint64        // number of the last report; of reports alone
 	over     chan struct{} // closed when the main process ended
 	reported chan struct{} // closed when nothing more can be reported
 
@@ -71,7 +72,7 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 	if w.Spec.Env == nil {
 		w.Spec.Env = os.Environ()
 	}
-	w.Spec.Env = append(slices.Clone(w.Spec.Env), "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD), "MAXWELL_WALLET="+admitted.GetName())
+	w.Spec.Env = s.environ(w.Spec.Env, admitted.GetName(), w.Terms.GetCoresMilli())
 	r := &Running{Name: admitted.GetName(), s: s, done: make(chan struct{}), over: make(chan struct{}), reported: make(chan struct{})}
 	var pid int
 	r.proc, pid, err = begin(w.Spec, placed(admitted.GetPlacement()))
@@ -84,14 +85,33 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 		}
 		return nil, errors.Join(err, s.neverStarted(ctx, r.Name, code))
 	}
-	if _, err := s.rpc.Started(ctx, &v1.StartedRequest{Token: s.token, Name: r.Name, Pid: int32(pid)}); err != nil {
-		r.err = s.plain(err)
+	if _, err := again(ctx, s, func() (*v1.StartedResponse, error) {
+		return s.rpc.Started(ctx, &v1.StartedRequest{Token: s.token, Name: r.Name, Pid: int32(pid)})
+	}); err != nil {
+		r.err = err
 	}
 	s.crew.Go(func() { defer close(r.reported); s.reports(r, report) })
 	life, over := context.WithCancel(context.Background())
 	s.crew.Go(func() { defer over(); r.wait(w.OnChange) })
 	s.crew.Go(func() { r.orphaned(life) })
 	return r, nil
+}
+
+// environ is what a workload finds of its market: where to report work, where to
+// ask, under which name, and how many cores it may use at most, in the two
+// variables that runtimes look at. What its owner has set stands.
+func (s *Session) environ(env []string, name string, cores int64) []string {
+	env = append(slices.Clone(env), "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD), "MAXWELL_WALLET="+name, "MAXWELL_SOCKET="+s.socket)
+	if cores <= 0 {
+		return env
+	}
+	count := strconv.FormatInt((cores+999)/1000, 10)
+	for _, variable := range []string{"GOMAXPROCS=", "OMP_NUM_THREADS="} {
+		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, variable) }) {
+			env = append(env, variable+count)
+		}
+	}
+	return env
 }
 
 // Admit takes a place in the market for a workload of a later Start with the
@@ -118,8 +138,8 @@ func (s *Session) place(ctx context.Context, terms *v1.AdmitRequest) (*v1.AdmitR
 		return admitted, nil
 	}
 	terms.Token = s.token
-	admitted, err := s.rpc.Admit(ctx, terms)
-	return admitted, s.plain(err)
+	terms.RequestId = drawID()
+	return again(ctx, s, func() (*v1.AdmitResponse, error) { return s.rpc.Admit(ctx, terms) })
 }
 
 // begin starts the process by the enforcement that the placement names. The
@@ -141,10 +161,12 @@ func begin(spec launch.Spec, p dispatch.Placement) (child, int, error) {
 
 // neverStarted takes an admission back.
 func (s *Session) neverStarted(ctx context.Context, name string, code int) error {
-	_, err := s.rpc.Exited(ctx, &v1.ExitedRequest{
-		Token: s.token, Name: name, ChildExit: int32(code), NeverStarted: true,
+	_, err := again(ctx, s, func() (*v1.ExitedResponse, error) {
+		return s.rpc.Exited(ctx, &v1.ExitedRequest{
+			Token: s.token, Name: name, ChildExit: int32(code), NeverStarted: true,
+		})
 	})
-	return s.plain(err)
+	return err
 }
 
 // wait follows the main process to its end, then the market to the burial.
@@ -173,11 +195,9 @@ func (r *Running) wait(onChange func(launch.Status)) {
 	case <-r.reported:
 	case <-time.After(lastReports):
 	}
-	out, err := r.s.rpc.Exited(context.Background(), &v1.ExitedRequest{
-		Token: r.s.token, Name: r.Name, ChildExit: int32(r.code),
-	})
+	out, err := r.exited()
 	if err != nil {
-		r.err = errors.Join(r.err, r.s.plain(err))
+		r.err = errors.Join(r.err, err)
 		return
 	}
 	r.out = out
@@ -188,6 +208,58 @@ func (r *Running) wait(onChange func(launch.Status)) {
 	}
 }
 
+// awayPatience is how long a client whose command has ended waits for a daemon
+// that is away, before it ends without a bill: the daemon bills what it finds when
+// it is back.
+const awayPatience = 10 * time.Second
+
+// exited tells the market that the main process ended, and returns when the
+// workload is buried.
+func (r *Running) exited() (*v1.ExitedResponse, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if r.s.durable {
+		r.s.crew.Go(func() { r.giveUp(ctx, cancel) })
+	}
+	out, err := again(ctx, r.s, func() (*v1.ExitedResponse, error) {
+		return r.s.rpc.Exited(ctx, &v1.ExitedRequest{
+			Token: r.s.token, Name: r.Name, ChildExit: int32(r.code),
+		})
+	})
+	if err != nil && ctx.Err() != nil {
+		err = ErrAway
+	}
+	return out, err
+}
+
+// giveUp ends a wait for a daemon that stays away. Owner: exited; end: ctx, or the
+// patience.
+func (r *Running) giveUp(ctx context.Context, cancel context.CancelFunc) {
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	since := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+		if !r.s.isAway() {
+			since = time.Now()
+		}
+		if time.Since(since) > awayPatience {
+			cancel()
+			return
+		}
+	}
+}
+
+func (s *Session) isAway() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.away
+}
+
 // orphaned ends the main process when the market has died and nobody else did:
 // its watchdog was killed too. Nothing runs that nobody meters; what the
 // process leaves is for repair. Owner: Session; end: the process's.
@@ -196,6 +268,9 @@ func (r *Running) orphaned(life context.Context) {
 	case <-life.Done():
 		return
 	case <-r.s.gone:
+	}
+	if r.s.durable {
+		return // it goes on as on a machine without Maxwell
 	}
 	if err := waitUnlocked(life, r.s.dir, watchdogPatience); err == nil {
 		_ = r.Signal(syscall.SIGKILL) // ESRCH: it has just ended
@@ -251,13 +326,8 @@ func (s *Session) reports(r *Running, pipe *os.File) {
 		if len(rest) > maxReportLine {
 			rest = rest[:0] // not a report: nobody writes numbers this long
 		}
-		for kind, units := range sums {
-			_, rpcErr := s.rpc.Report(context.Background(),
-				&v1.ReportRequest{Token: s.token, Name: r.Name, Kind: kind, Units: units})
-			if rpcErr != nil {
-				return
-			}
-			delete(sums, kind)
+		if !s.deliver(r, sums) {
+			return
 		}
 		if err != nil {
 			return
@@ -268,6 +338,22 @@ func (s *Session) reports(r *Running, pipe *os.File) {
 		case <-time.After(reportEvery):
 		}
 	}
+}
+
+// deliver hands over what was reported, each batch once: a daemon that was away
+// may have had it already.
+func (s *Session) deliver(r *Running, sums map[string]int64) bool {
+	for kind, units := range sums {
+		r.batch++
+		_, err := again(context.Background(), s, func() (*v1.ReportResponse, error) {
+			return s.rpc.Report(context.Background(), &v1.ReportRequest{Token: s.token, Name: r.Name, Kind: kind, Units: units, Batch: r.batch})
+		})
+		if err != nil {
+			return false
+		}
+		delete(sums, kind)
+	}
+	return true
 }
 
 // lastReports bounds the wait for what the main process reported before it

@@ -283,7 +283,11 @@ func (s service) Report(ctx context.Context, req *v1.ReportRequest) (*v1.ReportR
 		return nil, err
 	}
 	s.m.loop.post(func() {
+		if batch := req.GetBatch(); batch != 0 && batch <= mem.batch {
+			return // a second delivery
+		}
 		if s.m.loop.has(mem) {
+			mem.batch = max(mem.batch, req.GetBatch())
 			s.m.loop.demon.Report(mem.slot, req.GetKind(), req.GetUnits())
 		}
 	})

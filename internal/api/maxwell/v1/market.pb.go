@@ -948,11 +948,14 @@ func (x *ExitedResponse) GetSpotPeakMilli() int64 {
 }
 
 type ReportRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Kind          string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
-	Units         int64                  `protobuf:"varint,4,opt,name=units,proto3" json:"units,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Token string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Kind  string                 `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	Units int64                  `protobuf:"varint,4,opt,name=units,proto3" json:"units,omitempty"`
+	// Counts the batches of a workload from 1: one that came before is not taken
+	// again. 0: it is.
+	Batch         uint64 `protobuf:"varint,5,opt,name=batch,proto3" json:"batch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1011,6 +1014,13 @@ func (x *ReportRequest) GetKind() string {
 func (x *ReportRequest) GetUnits() int64 {
 	if x != nil {
 		return x.Units
+	}
+	return 0
+}
+
+func (x *ReportRequest) GetBatch() uint64 {
+	if x != nil {
+		return x.Batch
 	}
 	return 0
 }
@@ -3536,12 +3546,13 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\rnever_started\x18\x04 \x01(\bR\fneverStarted\"j\n" +
 	"\x0eExitedResponse\x120\n" +
 	"\bworkload\x18\x01 \x01(\v2\x14.maxwell.v1.WorkloadR\bworkload\x12&\n" +
-	"\x0fspot_peak_milli\x18\x02 \x01(\x03R\rspotPeakMilli\"c\n" +
+	"\x0fspot_peak_milli\x18\x02 \x01(\x03R\rspotPeakMilli\"y\n" +
 	"\rReportRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x14\n" +
-	"\x05units\x18\x04 \x01(\x03R\x05units\"\x10\n" +
+	"\x05units\x18\x04 \x01(\x03R\x05units\x12\x14\n" +
+	"\x05batch\x18\x05 \x01(\x04R\x05batch\"\x10\n" +
 	"\x0eReportResponse\"h\n" +
 	"\vStopRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
