@@ -1,11 +1,13 @@
 package journal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +115,24 @@ func (n *novel) page() {
 	}
 }
 
+// resumeNovel goes on from the books of a store.
+func resumeNovel(t testing.TB, s Store, seed uint64) *novel {
+	t.Helper()
+	n := &novel{rng: rand.New(rand.NewPCG(seed, 7)), books: ledger.New(ledger.Config{})}
+	if _, err := Replay(s, n.books); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range read(t, s) {
+		if name, ok := strings.CutPrefix(r.Account.Name, "wallet:"); ok && !slices.Contains(n.names, name) {
+			n.names = append(n.names, name)
+		}
+		for _, c := range r.Chain {
+			n.seq, n.now = binary.BigEndian.Uint64(c.ID[8:]), c.At
+		}
+	}
+	return n
+}
+
 // take returns what happened since the last call.
 func (n *novel) take() []ledger.Entry {
 	list := n.entries
@@ -149,7 +169,7 @@ func TestConformKeeps(t *testing.T) {
 					}
 					batch := n.take()
 					want = append(want, batch...)
-					head, err := s.Append(wall.Add(time.Duration(i)), batch)
+					head, err := s.Append(wall.Add(time.Duration(i)), Batch{Entries: batch})
 					if err != nil || head.Seq != uint64(len(want)) {
 						rt.Fatalf("append: head %d, %v; want %d", head.Seq, err, len(want))
 					}
@@ -202,7 +222,7 @@ func TestConformAllOrNothing(t *testing.T) {
 				n.page()
 			}
 			good := n.take()
-			first, err := s.Append(time.Now(), good)
+			first, err := s.Append(time.Now(), Batch{Entries: good})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -211,10 +231,10 @@ func TestConformAllOrNothing(t *testing.T) {
 			}
 			next := n.take()
 			bad := append(slices.Clone(next), good[len(good)-1]) // an id that is there already
-			if head, err := s.Append(time.Now(), bad); err == nil || head != first {
+			if head, err := s.Append(time.Now(), Batch{Entries: bad}); err == nil || head != first {
 				t.Errorf("a batch with a bad end: head %v, %v; want %v and an error", head, err, first)
 			}
-			if _, err := s.Append(time.Now(), next); err != nil {
+			if _, err := s.Append(time.Now(), Batch{Entries: next}); err != nil {
 				t.Errorf("after it: %v", err)
 			}
 			if _, err := Verify(s); err != nil {

@@ -30,17 +30,31 @@ type Head struct {
 	Hash Hash
 }
 
-// Store keeps records. Append is called by one goroutine at a time.
+// Store keeps records, and documents beside them. Append and Prune are called by
+// one goroutine at a time; everything else by any, also while one of them runs:
+// what a query yields is the journal as it was when the query began, however long
+// it takes, and nobody waits for it. (The log of what was written meanwhile cannot
+// be cut before it ends: do not stop in the middle to wait for somebody.)
 type Store interface {
-	// Append makes entries durable, numbered and hashed after the last record,
-	// and returns the new head. All of them are kept, or none.
-	Append(wall time.Time, entries []ledger.Entry) (Head, error)
+	// Append makes a batch durable, its entries numbered and hashed after the last
+	// record, and returns the new head. All of it is kept, or nothing. A batch
+	// without entries leaves the head where it is.
+	Append(wall time.Time, b Batch) (Head, error)
+	// Prune drops documents of a kind that are older than before, but none of the
+	// newest keep of them, and returns how many it dropped.
+	Prune(kind string, before time.Time, keep int) (int, error)
 	// Head returns where the journal ends.
 	Head() (Head, error)
-	// Records iterates over everything in order. It stops at the first error,
+	// Records iterates over all records in order. It stops at the first error,
 	// which it yields with the number of the record that could not be read.
 	Records() iter.Seq2[Record, error]
-	// Close ends the use of the store. Nothing that was appended is lost.
+	// Documents iterates over what q asks for, until the first error.
+	Documents(q Query) iter.Seq2[Document, error]
+	// Transfers iterates over what q asks for, the newest first, until the first
+	// error.
+	Transfers(q TransferQuery) iter.Seq2[Posting, error]
+	// Close ends the use of the store, after the last query. Nothing that was
+	// appended is lost.
 	Close() error
 }
 

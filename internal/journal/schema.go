@@ -1,9 +1,13 @@
 package journal
 
-// schema is version 1 of the file. Everything is append-only: nothing is ever
-// updated or deleted. Ids and hashes are blobs; amounts are micro-$J; times are
-// nanoseconds: wall since 1970, at and timeout on the node's own clock.
-const schema = `
+// upgrades make version n+1 of the file of version n, beginning with an empty one.
+// They are history: what was released is never changed.
+var upgrades = [version]string{records, documents}
+
+// records are append-only: nothing is ever updated or deleted. Ids and hashes are
+// blobs; amounts are micro-$J; times are nanoseconds: wall since 1970, at and
+// timeout on the node's own clock.
+const records = `
 CREATE TABLE record (
   seq    INTEGER PRIMARY KEY CHECK (seq > 0),
   wall   INTEGER NOT NULL,
@@ -34,4 +38,26 @@ CREATE TABLE transfer ( -- of a record that applied a chain of them
   at        INTEGER NOT NULL,
   PRIMARY KEY (seq, part)
 ) STRICT, WITHOUT ROWID;
+`
+
+// documents are state: replaced and dropped. number is the order in which their
+// names came. Beside them what finds the transfers of an account (the rows of an
+// index on it are in the order of the primary key), and its name.
+const documents = `
+CREATE TABLE document (
+  number INTEGER PRIMARY KEY,
+  kind   TEXT    NOT NULL CHECK (kind <> ''),
+  key    TEXT    NOT NULL CHECK (key <> ''),
+  uid    INTEGER NOT NULL CHECK (uid BETWEEN 0 AND 4294967295),
+  wall   INTEGER NOT NULL,
+  body   BLOB    NOT NULL,
+  UNIQUE (kind, key)
+) STRICT;
+
+CREATE INDEX document_wall ON document (kind, wall);
+CREATE INDEX document_uid ON document (kind, uid, wall);
+
+CREATE INDEX transfer_debit ON transfer (debit);
+CREATE INDEX transfer_credit ON transfer (credit);
+CREATE INDEX account_id ON account (id);
 `

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -16,21 +17,24 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/ledger"
-	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 const (
-	version     = 1
+	version     = 2
 	application = 0x4d58574c // "MXWL", in the file's header: what file(1) and Open look at
 	mode        = 0o600
 )
 
-// SQLite is a Store in one file.
+// SQLite is a Store in one file. What is written goes through one connection, and
+// what is read through others: SQLite's write-ahead log lets neither wait for the
+// other.
 type SQLite struct {
-	path string
-	db   *sql.DB
-	lock *host.FileLock // nil where it is only read
-	head Head
+	path    string
+	writer  *sql.DB              // nil where the journal is only read
+	lock    *host.FileLock       // as well
+	head    atomic.Pointer[Head] // as well
+	readers *sql.DB
+	version int // of the file
 }
 
 var _ Store = (*SQLite)(nil)
@@ -46,22 +50,19 @@ func Create(path string) (*SQLite, error) {
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	// Before SQLite does, which would let everybody read it, and its log after it.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, mode)
-	if err != nil {
+	// Before SQLite does, which would let everybody read it, and its log after it. One
+	// that is there stays closed: to close it would drop the locks of whoever in this
+	// process reads it.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, mode)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, errors.Join(fmt.Errorf("journal: %w", err), lock.Release())
 	}
-	_ = f.Close()
-	s, err := open(path, "mode=rw")
-	if err == nil {
-		s.lock = lock
-		err = s.prepare()
-	}
-	if err != nil {
-		if s != nil {
-			err = errors.Join(err, s.db.Close())
-		}
-		return nil, errors.Join(err, lock.Release())
+	s := &SQLite{path: path, lock: lock}
+	if err := s.prepare(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
@@ -77,36 +78,41 @@ func Open(path string) (*SQLite, error) {
 	}
 	// Whoever may write the file reads it as a writer would, or SQLite leaves its
 	// log beside it. Of what he may not write, nobody else's log can be there.
-	how := "mode=rw&_pragma=query_only(1)"
+	how := reading
 	if !host.Writable(path) || !host.Writable(filepath.Dir(path)) {
 		how = "mode=ro&immutable=1"
 	}
-	s, err := open(path, how)
-	if err != nil {
-		return nil, err
+	s := &SQLite{path: path}
+	var err error
+	if s.readers, err = connect(path, how); err == nil {
+		err = s.known(s.readers)
 	}
-	if err := s.known(); err != nil {
-		return nil, errors.Join(err, s.db.Close())
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// open connects. One connection: the journal has one writer, and SQLite's own
-// pool would only wait for itself.
-func open(path, how string) (*SQLite, error) {
+// How to connect: as the one who writes, or as one of those who read beside him.
+const (
+	writing = "mode=rw"
+	reading = "mode=rw&_pragma=query_only(1)"
+)
+
+// connect opens no connection yet: that is the first query's.
+func connect(path, how string) (*sql.DB, error) {
 	name := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
 	name.RawQuery = how + "&_pragma=busy_timeout(5000)&_pragma=synchronous(FULL)&_pragma=foreign_keys(1)&_pragma=trusted_schema(0)"
 	db, err := sql.Open("sqlite", name.String())
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
 	}
-	db.SetMaxOpenConns(1)
-	return &SQLite{path: path, db: db}, nil
+	return db, nil
 }
 
 // known checks that the file is a journal of a version that is known here.
-func (s *SQLite) known() error {
-	app, have, err := s.header()
+func (s *SQLite) known(db *sql.DB) error {
+	app, have, err := header(db)
 	switch {
 	case err != nil:
 		return s.plain(err)
@@ -115,57 +121,82 @@ func (s *SQLite) known() error {
 	case have > version:
 		return fmt.Errorf("journal %s: %w", s.path, &NewerError{Have: have, Know: version})
 	}
+	s.version = have
 	return nil
 }
 
-func (s *SQLite) header() (app, have int, err error) {
-	if err = s.db.QueryRow("PRAGMA application_id").Scan(&app); err == nil {
-		err = s.db.QueryRow("PRAGMA user_version").Scan(&have)
+func header(db *sql.DB) (app, have int, err error) {
+	if err = db.QueryRow("PRAGMA application_id").Scan(&app); err == nil {
+		err = db.QueryRow("PRAGMA user_version").Scan(&have)
 	}
 	return app, have, err
 }
 
-// prepare makes the tables of a new file and reads where the journal ends.
-func (s *SQLite) prepare() error {
-	app, have, err := s.header()
+// prepare connects, makes the tables of a new file or those that an older one
+// lacks, and reads where the journal ends.
+func (s *SQLite) prepare() (err error) {
+	if s.writer, err = connect(s.path, writing); err != nil {
+		return err
+	}
+	s.writer.SetMaxOpenConns(1) // a second one would wait for the first
+	app, have, err := header(s.writer)
 	if err != nil {
 		return s.plain(err)
 	}
 	if app == 0 && have == 0 {
-		if err := s.found(); err != nil {
-			return err
-		}
+		err = s.unused()
+	} else {
+		err = s.known(s.writer)
 	}
-	if err := s.known(); err != nil {
+	if err != nil {
 		return err
 	}
-	if s.head, err = s.last(); err != nil {
+	// Every time: a copy that SQLite made (VACUUM INTO) has lost it.
+	if _, err := s.writer.Exec("PRAGMA journal_mode = WAL"); err != nil {
 		return s.plain(err)
 	}
-	return nil
+	if err := s.upgrade(); err != nil {
+		return err
+	}
+	if s.readers, err = connect(s.path, reading); err != nil {
+		return err
+	}
+	head, err := s.last()
+	s.head.Store(&head)
+	return s.plain(err)
 }
 
-// found makes a new journal, unless somebody else's tables are in the file.
-func (s *SQLite) found() error {
+// unused refuses a file in which there are tables that are not ours.
+func (s *SQLite) unused() error {
 	var tables int
-	if err := s.db.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+	if err := s.writer.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
 		return s.plain(err)
 	}
 	if tables > 0 {
 		return fmt.Errorf("journal %s: %w", s.path, ErrForeign)
 	}
-	if _, err := s.db.Exec("PRAGMA journal_mode = WAL"); err != nil {
-		return s.plain(err)
+	return nil
+}
+
+// upgrade brings the file to the version that is known here, in one transaction: a
+// crash leaves what was there before, or all of it.
+func (s *SQLite) upgrade() error {
+	if s.version == version {
+		return nil
 	}
-	// One transaction: a crash leaves an empty file or a whole journal.
-	_, err := s.db.Exec(fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT", schema, application, version))
-	return s.plain(err)
+	_, err := s.writer.Exec(fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT",
+		strings.Join(upgrades[s.version:], ";"), application, version))
+	if err != nil {
+		return s.plain(err) // the transaction ends with the connection
+	}
+	s.version = version
+	return nil
 }
 
 func (s *SQLite) last() (Head, error) {
 	var h Head
 	var hash []byte
-	err := s.db.QueryRow("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").Scan(&h.Seq, &hash)
+	err := s.readers.QueryRow("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").Scan(&h.Seq, &hash)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Head{}, nil
 	}
@@ -177,38 +208,47 @@ func (s *SQLite) last() (Head, error) {
 
 // Head implements Store.
 func (s *SQLite) Head() (Head, error) {
-	if s.lock != nil {
-		return s.head, nil
+	if s.writer != nil {
+		return *s.head.Load(), nil
 	}
 	h, err := s.last()
 	return h, s.plain(err)
 }
 
 // Append implements Store: one transaction, one flush.
-func (s *SQLite) Append(wall time.Time, entries []ledger.Entry) (Head, error) {
-	if s.lock == nil {
-		return Head{}, fmt.Errorf("journal %s: opened for reading", s.path)
+func (s *SQLite) Append(wall time.Time, b Batch) (Head, error) {
+	if s.writer == nil {
+		return Head{}, s.readOnly()
 	}
-	if len(entries) == 0 {
-		return s.head, nil
+	before := *s.head.Load()
+	if b.empty() {
+		return before, nil
 	}
-	tx, err := s.db.Begin()
+	tx, err := s.writer.Begin()
 	if err != nil {
-		return s.head, s.plain(err)
+		return before, s.plain(err)
 	}
-	head, err := write(tx, s.head, wall, entries)
+	head, err := writeEntries(tx, before, wall, b.Entries)
+	if err == nil {
+		err = writeDocuments(tx, wall, &b)
+	}
 	if err == nil {
 		err = tx.Commit()
 	}
 	if err != nil {
 		_ = tx.Rollback() // after a failed commit there may be nothing to take back
-		return s.head, s.plain(err)
+		return before, s.plain(err)
 	}
-	s.head = head
+	s.head.Store(&head)
 	return head, nil
 }
 
-func write(tx *sql.Tx, head Head, wall time.Time, entries []ledger.Entry) (Head, error) {
+func (s *SQLite) readOnly() error { return fmt.Errorf("journal %s: opened for reading", s.path) }
+
+func writeEntries(tx *sql.Tx, head Head, wall time.Time, entries []ledger.Entry) (Head, error) {
+	if len(entries) == 0 {
+		return head, nil
+	}
 	record, err := tx.Prepare("INSERT INTO record VALUES (?, ?, ?, ?)")
 	if err != nil {
 		return head, err
@@ -247,83 +287,59 @@ func write(tx *sql.Tx, head Head, wall time.Time, entries []ledger.Entry) (Head,
 	return head, nil
 }
 
-// everything is each record with its account or one of its transfers.
-const everything = `
-SELECT r.seq, r.wall, r.change, r.hash, a.id, a.name, a.kind, a.flags,
-       t.part, t.id, t.debit, t.credit, t.pending, t.amount, t.timeout, t.purpose, t.flags, t.user_data, t.at
-FROM record r LEFT JOIN account a ON a.seq = r.seq LEFT JOIN transfer t ON t.seq = r.seq
-ORDER BY r.seq, t.part`
-
-// Records implements Store.
-func (s *SQLite) Records() iter.Seq2[Record, error] {
-	return func(yield func(Record, error) bool) {
-		rows, err := s.db.Query(everything)
-		if err != nil {
-			yield(Record{}, s.plain(err))
-			return
-		}
-		defer rows.Close()
-		var rec Record // whose transfers are being collected
-		for rows.Next() {
-			next, err := scan(rows)
-			if err != nil {
-				yield(Record{Seq: rec.Seq + 1}, s.plain(fmt.Errorf("read record %d: %w", rec.Seq+1, err)))
-				return
-			}
-			if next.Seq == rec.Seq {
-				rec.Chain = append(rec.Chain, next.Chain...)
-				continue
-			}
-			if rec.Seq != 0 && !yield(rec, nil) {
-				return
-			}
-			rec = next
-		}
-		if err := rows.Err(); err != nil {
-			yield(Record{Seq: rec.Seq}, s.plain(err))
-			return
-		}
-		if rec.Seq != 0 {
-			yield(rec, nil)
+func writeDocuments(tx *sql.Tx, wall time.Time, b *Batch) error {
+	for _, r := range b.Drop {
+		if _, err := tx.Exec("DELETE FROM document WHERE kind = ? AND key = ?", r.Kind, r.Key); err != nil {
+			return err
 		}
 	}
+	if len(b.Put) == 0 {
+		return nil
+	}
+	put, err := tx.Prepare(`INSERT INTO document (kind, key, uid, wall, body) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (kind, key) DO UPDATE SET uid = excluded.uid, wall = excluded.wall, body = excluded.body`)
+	if err != nil {
+		return err
+	}
+	for i := range b.Put {
+		d := &b.Put[i]
+		at, body := d.Wall, d.Body
+		if at.IsZero() {
+			at = wall
+		}
+		if body == nil {
+			body = []byte{} // nil would be NULL
+		}
+		if _, err := put.Exec(d.Kind, d.Key, d.UID, at.UnixNano(), body); err != nil {
+			return fmt.Errorf("put %s %s: %w", d.Kind, d.Key, err)
+		}
+	}
+	return nil
 }
 
-// scan reads one row of everything.
-func scan(rows *sql.Rows) (Record, error) {
-	var rec Record
-	var wall int64
-	var hash, aid, tid, debit, credit, pending []byte
-	var name sql.NullString
-	var kind, aflags, part, amount, timeout, purpose, tflags, data, at sql.NullInt64
-	err := rows.Scan(&rec.Seq, &wall, &rec.Change, &hash, &aid, &name, &kind, &aflags,
-		&part, &tid, &debit, &credit, &pending, &amount, &timeout, &purpose, &tflags, &data, &at)
+// Prune implements Store.
+func (s *SQLite) Prune(kind string, before time.Time, keep int) (int, error) {
+	if s.writer == nil {
+		return 0, s.readOnly()
+	}
+	result, err := s.writer.Exec(`DELETE FROM document WHERE kind = ?1 AND wall < ?2 AND number NOT IN (
+		SELECT number FROM document WHERE kind = ?1 ORDER BY wall DESC, number DESC LIMIT ?3)`,
+		kind, nanos(before), max(keep, 0))
 	if err != nil {
-		return rec, err
+		return 0, s.plain(err)
 	}
-	rec.Wall = time.Unix(0, wall).UTC()
-	copy(rec.Hash[:], hash)
-	if aid != nil {
-		rec.Account = ledger.Account{Name: name.String, Code: ledger.Kind(kind.Int64), Flags: ledger.AccountFlags(aflags.Int64)}
-		copy(rec.Account.ID[:], aid)
-	}
-	if part.Valid {
-		t := ledger.Transfer{
-			Amount: unit.Credits(amount.Int64), Timeout: time.Duration(timeout.Int64), Code: ledger.Purpose(purpose.Int64),
-			Flags: ledger.TransferFlags(tflags.Int64), UserData: uint64(data.Int64), At: unit.Instant(at.Int64),
-		}
-		copy(t.ID[:], tid)
-		copy(t.Debit[:], debit)
-		copy(t.Credit[:], credit)
-		copy(t.PendingID[:], pending)
-		rec.Chain = []ledger.Transfer{t}
-	}
-	return rec, nil
+	n, err := result.RowsAffected()
+	return int(n), err
 }
 
 // Close implements Store. What is in the write-ahead log is moved into the file.
 func (s *SQLite) Close() error {
-	err := s.plain(s.db.Close())
+	var err error
+	for _, db := range []*sql.DB{s.readers, s.writer} { // the last one moves it
+		if db != nil {
+			err = errors.Join(err, s.plain(db.Close()))
+		}
+	}
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Release())
 	}

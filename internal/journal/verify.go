@@ -38,9 +38,12 @@ var verifyBounds = ledger.Config{Window: 1 << 20, Holds: math.MaxInt32, Accounts
 // hash from the one before, each entry accepted by the books that the earlier ones
 // gave, and a sum of all balances that is zero at the end. A *BrokenError names the
 // first record that fails; another error says why it could not be read.
-func Verify(s Store) (Report, error) {
+func Verify(s Store) (Report, error) { return Replay(s, ledger.New(verifyBounds)) }
+
+// Replay is Verify into books of the caller's, which are empty and at least as
+// large as those that wrote the journal: he can go on from them.
+func Replay(s Store, books *ledger.Ledger) (Report, error) {
 	r := Report{}
-	books := ledger.New(verifyBounds)
 	for rec, err := range s.Records() {
 		if err != nil {
 			return r, err

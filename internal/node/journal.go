@@ -79,7 +79,7 @@ func (k *keeper) write() (news error) {
 	if len(batch) == 0 {
 		return nil
 	}
-	_, err := k.store.Append(time.Now(), batch)
+	_, err := k.store.Append(time.Now(), journal.Batch{Entries: batch})
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.err = err

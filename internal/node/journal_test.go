@@ -18,11 +18,11 @@ type fussy struct {
 	full bool
 }
 
-func (f *fussy) Append(wall time.Time, entries []ledger.Entry) (journal.Head, error) {
+func (f *fussy) Append(wall time.Time, b journal.Batch) (journal.Head, error) {
 	if f.full {
 		return journal.Head{}, journal.ErrFull
 	}
-	return f.Store.Append(wall, entries)
+	return f.Store.Append(wall, b)
 }
 
 // TestKeeper: while the journal cannot be written there is trouble, once reported;
