@@ -27,6 +27,9 @@ var ErrClosed = errors.New("closed")
 // is a matter of milliseconds: repeat the call in the next epoch.
 var ErrPopulated = errors.New("processes still alive")
 
+// ErrRunning is returned where a tree that was frozen does not stop in time.
+var ErrRunning = errors.New("still running")
+
 // Limits are a workload's hard caps; zero means not limited.
 type Limits struct {
 	Memory unit.Bytes      // resident and page cache, swap forbidden where the kernel can
@@ -108,6 +111,31 @@ type Enforcer interface {
 	Describe() Description
 	// Close takes away everything the enforcer made.
 	Close() error
+}
+
+// Lasting is a group that can outlive its daemon.
+type Lasting interface {
+	Group
+	// Directory is the name by which the next daemon adopts the group.
+	Directory() string
+	// Settle freezes the tree and waits until its counters stand still;
+	// ErrRunning if they do not in time. The caller thaws.
+	Settle(patience time.Duration) error
+}
+
+// Keeper is a rung whose workloads can outlive the daemon.
+type Keeper interface {
+	Enforcer
+	// Found names the groups that a dead daemon left, not yet adopted or
+	// discarded.
+	Found() []string
+	// Adopt reopens one of them; fs.ErrNotExist if it is gone. A frozen one
+	// stays frozen until Thaw.
+	Adopt(slot int, directory string, l Limits) (Group, error)
+	// Discard ends what is in one of them and takes it away.
+	Discard(directory string) error
+	// Leave ends the daemon and leaves its workloads.
+	Leave() error
 }
 
 // Description is what a rung says about itself to a person.

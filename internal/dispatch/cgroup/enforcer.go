@@ -29,6 +29,7 @@ const (
 const (
 	enforcementName = "cgroup"
 	defaultName     = "maxwell"
+	groupPrefix     = "w-"            // of a workload's directory
 	killPatience    = 5 * time.Second // for a whole market to die at Close
 )
 
@@ -36,6 +37,7 @@ const (
 type Config struct {
 	Name        string          // of the market's directories; "maxwell" if empty, numbered if taken
 	Mode        string          // ModeKill (the default) or ModeThaw
+	Adopt       bool            // ModeThaw: go on with what a dead daemon of this very name left
 	Cores       unit.MilliCores // cores sold; 0 or all of them means the whole machine
 	Descriptors int             // that others keep open for each workload (the file meter)
 
@@ -48,6 +50,7 @@ type Enforcer struct {
 	roots []rooted // one for each place
 	home  []string // the node's own group in each place
 	name  string
+	mode  string
 	self  caller
 	sold  []int // processors to start workloads on; nil means all
 	room  room
@@ -56,11 +59,15 @@ type Enforcer struct {
 	closed  bool
 	groups  []*Group // by slot
 	names   map[string]bool
+	found   map[string]bool // of names: left by a dead daemon, neither adopted nor discarded
 	balance balance
 	deaths  *deaths // nil where the kernel gives no notice
 }
 
-var _ dispatch.Enforcer = (*Enforcer)(nil)
+var (
+	_ dispatch.Keeper  = (*Enforcer)(nil)
+	_ dispatch.Lasting = (*Group)(nil)
+)
 
 // Open makes the market's directories. *host.Unavailable says why this
 // machine does not have the rung.
@@ -70,6 +77,9 @@ func Open(cfg Config, roots host.Roots) (e *Enforcer, err error) {
 	}
 	if cfg.Mode == "" {
 		cfg.Mode = ModeKill
+	}
+	if cfg.Adopt && cfg.Mode != ModeThaw {
+		return nil, errors.New("adopt: only a daemon's workloads outlive it")
 	}
 	layout, err := host.Discover(roots)
 	if err != nil {
@@ -86,7 +96,7 @@ func Open(cfg Config, roots host.Roots) (e *Enforcer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e = &Enforcer{self: observe(roots), names: map[string]bool{}}
+	e = &Enforcer{mode: cfg.Mode, self: observe(roots), names: map[string]bool{}, found: map[string]bool{}}
 	if e.plan, err = lay(layout, e.self); err != nil {
 		return nil, err
 	}
@@ -99,17 +109,20 @@ func Open(cfg Config, roots host.Roots) (e *Enforcer, err error) {
 	e.balance.span.narrow = !forgiving(roots)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, e.Close())
+			err = errors.Join(err, e.giveUp())
 			e = nil
 		}
 	}()
-	if err = e.settle(cfg.Name, host.Mark{Boot: boot, UID: e.self.uid, Mode: cfg.Mode}); err != nil {
+	if err = e.settle(cfg, host.Mark{Boot: boot, UID: e.self.uid, Mode: cfg.Mode}); err != nil {
 		return e, err
 	}
 	if err = e.prepare(cfg, len(processor.Online)); err != nil {
 		return e, err
 	}
 	e.room = measure(roots, cfg, &e.plan)
+	if err = e.seek(); err != nil {
+		return e, err
+	}
 	if e.plan.unified() {
 		if e.deaths, err = openDeaths(); err != nil {
 			return e, err
@@ -118,10 +131,16 @@ func Open(cfg Config, roots host.Roots) (e *Enforcer, err error) {
 	return e, nil
 }
 
-// settle makes the roots under the first free name: a name is free if no
-// hierarchy has it.
-func (e *Enforcer) settle(base string, mark host.Mark) error {
+// settle makes the roots under the first free name, a name being free if no
+// hierarchy has it, or adopts those of a dead daemon.
+func (e *Enforcer) settle(cfg Config, mark host.Mark) error {
 	const tries = 100
+	base := cfg.Name
+	if cfg.Adopt {
+		if adopted, err := e.adopt(base, mark); adopted || err != nil {
+			return err
+		}
+	}
 	for n := range tries {
 		e.name = base
 		if n > 0 {
@@ -233,14 +252,19 @@ func (e *Enforcer) Open(slot int, name string, l dispatch.Limits) (dispatch.Grou
 		e.mu.Unlock()
 		return nil, errors.Join(fmt.Errorf("open group %s: %w", name, err), g.unmake())
 	}
+	e.seat(g)
+	return g, nil
+}
+
+// seat gives a finished group its slot.
+func (e *Enforcer) seat(g *Group) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for len(e.groups) <= slot {
+	for len(e.groups) <= g.slot {
 		e.groups = append(e.groups, nil)
 	}
-	e.groups[slot] = g
-	e.balance.open(slot)
-	return g, nil
+	e.groups[g.slot] = g
+	e.balance.open(g.slot)
 }
 
 // supports refuses caps that no controller of this machine can hold.
@@ -261,8 +285,8 @@ func (e *Enforcer) reserve(slot int, name string) (string, error) {
 	if e.closed {
 		return "", dispatch.ErrClosed
 	}
-	if slot < len(e.groups) && e.groups[slot] != nil {
-		return "", fmt.Errorf("open group %s: slot %d is taken by %s", name, slot, e.groups[slot].name)
+	if err := e.vacantLocked(slot, name); err != nil {
+		return "", err
 	}
 	base := directoryName(name)
 	unique := base
@@ -273,7 +297,15 @@ func (e *Enforcer) reserve(slot int, name string) (string, error) {
 	return unique, nil
 }
 
-// directoryName keeps what is safe in a path. It starts with "w-", so that it
+// vacantLocked refuses a slot that another group has.
+func (e *Enforcer) vacantLocked(slot int, name string) error {
+	if slot < len(e.groups) && e.groups[slot] != nil {
+		return fmt.Errorf("open group %s: slot %d is taken by %s", name, slot, e.groups[slot].name)
+	}
+	return nil
+}
+
+// directoryName keeps what is safe in a path. It starts with groupPrefix, so that it
 // never meets a file of the kernel (tasks, cpu.max).
 func directoryName(name string) string {
 	const longest = 64
@@ -283,43 +315,53 @@ func directoryName(name string) string {
 		}
 		return '_'
 	}, name)
-	return "w-" + clean[:min(len(clean), longest)]
+	return groupPrefix + clean[:min(len(clean), longest)]
 }
 
 // make makes the directories, the cgroup2 one first, and writes the caps.
 func (g *Group) make() error {
 	e := g.market
-	v1 := map[host.Controller]string{}
 	for i := range e.plan.places {
-		p := &e.plan.places[i]
 		dir := filepath.Join(e.roots[i].Dir, g.name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return fmt.Errorf("make %s: %w", dir, bare(err))
 		}
-		g.dirs = append(g.dirs, dir)
-		if p.v2 {
-			g.unified = dir
-		}
-		for _, c := range p.carries {
-			g.attach(c, actuator{dir: dir, v2: p.v2})
-			if !p.v2 {
-				v1[c] = dir
-			}
-		}
+		g.join(&e.plan.places[i], dir)
 	}
-	var err error
-	if g.unified != "" {
-		g.ref, err = host.Ref(g.unified, v1)
-	} else {
-		g.ref = host.CgroupRef{V1: v1}
-	}
-	if err != nil {
+	if err := g.identify(); err != nil {
 		return err
 	}
 	if err := g.cap(); err != nil {
 		return err
 	}
 	return g.open()
+}
+
+// join gives the group its directory of one hierarchy.
+func (g *Group) join(p *place, dir string) {
+	g.dirs = append(g.dirs, dir)
+	if p.v2 {
+		g.unified = dir
+	}
+	for _, c := range p.carries {
+		g.attach(c, actuator{dir: dir, v2: p.v2})
+		if p.v2 {
+			continue
+		}
+		if g.ref.V1 == nil {
+			g.ref.V1 = map[host.Controller]string{}
+		}
+		g.ref.V1[c] = dir
+	}
+}
+
+// identify finds the name by which the meter knows a group that has joined
+// every hierarchy.
+func (g *Group) identify() (err error) {
+	if g.unified != "" {
+		g.ref, err = host.Ref(g.unified, g.ref.V1)
+	}
+	return err
 }
 
 func (g *Group) attach(c host.Controller, a actuator) {
@@ -373,16 +415,21 @@ func optional(path, text string) error {
 	return err
 }
 
-// open opens the two files that an epoch may write. Nobody else has the group.
-func (g *Group) open() (err error) {
+// open opens the two files that an epoch may write, and gives a new group the
+// weight of its start. Nobody else has the group.
+func (g *Group) open() error {
+	if err := g.openKnobs(); err != nil {
+		return err
+	}
+	return g.weighLocked(target{weight: g.market.balance.span.most})
+}
+
+func (g *Group) openKnobs() (err error) {
 	name := "cpu.shares"
 	if g.cpu.v2 {
 		name = "cpu.weight"
 	}
 	if g.weight, err = host.OpenKnob(g.cpu.file(name)); err != nil {
-		return err
-	}
-	if err := g.weighLocked(target{weight: g.market.balance.span.most}); err != nil {
 		return err
 	}
 	path := filepath.Join(g.unified, "cgroup.freeze")
@@ -393,14 +440,20 @@ func (g *Group) open() (err error) {
 	return err
 }
 
-// unmake takes back a group that was not finished.
-func (g *Group) unmake() error {
+// closeKnobs closes what openKnobs opened.
+func (g *Group) closeKnobs() error {
 	var errs []error
 	for _, k := range []*host.Knob{g.weight, g.stop} {
 		if k != nil {
 			errs = append(errs, k.Close())
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// unmake takes back a group that was not finished.
+func (g *Group) unmake() error {
+	errs := []error{g.closeKnobs()}
 	for _, dir := range g.dirs {
 		errs = append(errs, removeTree(dir, sweepPatience))
 	}
@@ -410,7 +463,7 @@ func (g *Group) unmake() error {
 func (e *Enforcer) forget(g *Group) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.groups[g.slot] != g {
+	if g.slot < 0 || e.groups[g.slot] != g {
 		return
 	}
 	e.groups[g.slot] = nil
@@ -496,6 +549,19 @@ func (e *Enforcer) Describe() dispatch.Description {
 // Close ends every workload, takes the market's directories away and gives
 // the parent back what it had.
 func (e *Enforcer) Close() error {
+	errs := []error{e.shut(false)}
+	if errors.Is(errs[0], dispatch.ErrClosed) {
+		return errs[0]
+	}
+	for i := range e.roots {
+		errs = append(errs, empty(&e.roots[i].Root))
+	}
+	return errors.Join(append(errs, e.abandon())...)
+}
+
+// shut closes every file and group; left says that the groups live on without
+// us.
+func (e *Enforcer) shut(left bool) error {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -511,19 +577,18 @@ func (e *Enforcer) Close() error {
 		errs = append(errs, watch.close())
 	}
 	for _, g := range groups {
-		if g != nil {
-			g.mu.Lock()
-			if !g.closed {
-				g.closed = true
-				errs = append(errs, g.weight.Close(), g.stop.Close())
-			}
-			g.mu.Unlock()
+		if g == nil {
+			continue
 		}
+		g.mu.Lock()
+		g.left = left
+		if !g.closed {
+			g.closed = true
+			errs = append(errs, g.closeKnobs())
+		}
+		g.mu.Unlock()
 	}
-	for i := range e.roots {
-		errs = append(errs, empty(&e.roots[i].Root))
-	}
-	return errors.Join(append(errs, e.abandon())...)
+	return errors.Join(errs...)
 }
 
 // empty ends every process below a market's root.

@@ -41,10 +41,11 @@ type Group struct {
 	usage                      actuator // cpuacct, where there is no cgroup2
 
 	removing sync.Mutex // one Remove at a time; taken before mu and the market's
-	left     []string   // directories that are still to go, under removing
+	rest     []string   // directories that are still to go, under removing
 
 	mu      sync.Mutex // guards what follows; the market's is never taken under it
 	closed  bool
+	left    bool       // it lives on without this daemon
 	weight  *host.Knob // cpu.weight or cpu.shares, written each epoch
 	stop    *host.Knob // cgroup.freeze or freezer.state
 	written int64      // weight in force; 0 is unknown
@@ -74,6 +75,10 @@ func (g *Group) Placement() dispatch.Placement {
 	}
 	return p
 }
+
+// Directory is the base name of the group's directories, by which the next
+// daemon adopts it.
+func (g *Group) Directory() string { return g.name }
 
 // Ref names the group to the meter.
 func (g *Group) Ref() host.CgroupRef { return g.ref }
@@ -216,12 +221,23 @@ func (g *Group) Lane(on bool) error {
 // Signal sends a signal to every process of the tree. A frozen tree acts on
 // it when it is thawed, unless it is fatal.
 func (g *Group) Signal(sig syscall.Signal) error {
+	if g.gone() {
+		return dispatch.ErrClosed
+	}
 	dir := g.roster()
 	pids, err := members(dir)
 	if err != nil {
 		return err
 	}
 	return signalAll(dir, pids, sig)
+}
+
+// gone reports whether the daemon has left the group to itself. Of a group that
+// was removed the kernel says so.
+func (g *Group) gone() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.left
 }
 
 // roster is the directory that knows the members.
@@ -246,6 +262,9 @@ func (g *Group) Kill() error {
 
 // Populated reports whether a live process is left in the tree.
 func (g *Group) Populated() (bool, error) {
+	if g.gone() {
+		return false, dispatch.ErrClosed
+	}
 	if g.unified != "" {
 		return event(g.unified, "populated")
 	}
@@ -269,6 +288,9 @@ func (g *Group) Await(patience time.Duration) error {
 // meant for once a second and for the last reading.
 func (g *Group) Counters() (dispatch.Counters, error) {
 	var c dispatch.Counters
+	if g.gone() {
+		return c, dispatch.ErrClosed
+	}
 	var errs []error
 	number := func(path, key string, scale int64) int64 {
 		v, err := readNumber(path, key)
@@ -306,6 +328,9 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 // PeakMemory reads the most memory that the tree ever had; zero where nobody
 // counts it.
 func (g *Group) PeakMemory() (unit.Bytes, error) {
+	if g.gone() {
+		return 0, dispatch.ErrClosed
+	}
 	if g.memory.dir == "" {
 		return 0, nil
 	}
@@ -356,21 +381,26 @@ func (g *Group) Remove() error {
 	if populated {
 		return fmt.Errorf("remove %s: %w", g.name, dispatch.ErrPopulated)
 	}
+	return g.dismantle()
+}
+
+// dismantle takes the directories of an unpopulated group away.
+func (g *Group) dismantle() (err error) {
 	g.removing.Lock()
 	defer g.removing.Unlock()
 	g.mu.Lock()
 	if !g.closed {
-		g.closed, g.left = true, slices.Clone(g.dirs)
-		err = errors.Join(g.weight.Close(), g.stop.Close())
+		g.closed, g.rest = true, slices.Clone(g.dirs)
+		err = g.closeKnobs()
 	}
 	g.mu.Unlock()
-	if len(g.left) == 0 {
+	if len(g.rest) == 0 {
 		return dispatch.ErrClosed
 	}
-	for len(g.left) > 0 {
-		last := g.left[len(g.left)-1] // the identity goes last
+	for len(g.rest) > 0 {
+		last := g.rest[len(g.rest)-1] // the identity goes last
 		if unix.Rmdir(last) == nil {  // the rule; what follows is for what somebody left inside
-			g.left = g.left[:len(g.left)-1]
+			g.rest = g.rest[:len(g.rest)-1]
 			continue
 		}
 		if last != g.unified {
@@ -385,8 +415,27 @@ func (g *Group) Remove() error {
 		if gone != nil {
 			return errors.Join(err, gone)
 		}
-		g.left = g.left[:len(g.left)-1]
+		g.rest = g.rest[:len(g.rest)-1]
 	}
 	g.market.forget(g)
+	return err
+}
+
+// Settle freezes the tree and waits until nothing in it runs, so that its
+// counters stand still. The caller thaws; after dispatch.ErrRunning too.
+func (g *Group) Settle(patience time.Duration) error {
+	if err := g.Freeze(); err != nil {
+		return err
+	}
+	still := false
+	var err error
+	if g.unified != "" {
+		still, err = host.WaitEvent(filepath.Join(g.unified, "cgroup.events"), "frozen", 1, patience)
+	} else {
+		still = until(patience, func() bool { return frozenV1(g.freezer.dir) })
+	}
+	if err == nil && !still {
+		err = fmt.Errorf("settle %s: %w after %v", g.name, dispatch.ErrRunning, patience)
+	}
 	return err
 }

@@ -51,7 +51,9 @@ func machine(t testing.TB, cores unit.MilliCores) *Enforcer {
 
 func machineAs(t testing.TB, cfg Config) *Enforcer {
 	t.Helper()
-	cfg.Name = testName()
+	if cfg.Name == "" {
+		cfg.Name = testName()
+	}
 	roots, err := host.Open()
 	if err != nil {
 		t.Fatal(err)

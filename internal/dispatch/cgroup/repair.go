@@ -181,7 +181,7 @@ func thawAll(r Root) (Outcome, int, error) {
 	var errs []error
 	kept := false
 	for _, entry := range list {
-		if !entry.IsDir() || !strings.HasPrefix(entry.Name(), "w-") {
+		if !entry.IsDir() || !strings.HasPrefix(entry.Name(), groupPrefix) {
 			continue
 		}
 		dir := filepath.Join(r.Dir, entry.Name())

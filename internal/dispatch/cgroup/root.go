@@ -27,7 +27,8 @@ type Root struct {
 // rooted is a Root that this process made and holds.
 type rooted struct {
 	Root
-	lock *host.DirLock
+	lock    *host.DirLock
+	adopted bool // a dead daemon made it
 }
 
 // addedAttr names the controllers that the market's maker added to its
@@ -74,6 +75,9 @@ func (r *rooted) enable(p *place) error {
 		return err
 	}
 	for _, c := range p.carries {
+		if slices.Contains(r.Added, string(c)) {
+			continue // by the daemon whose root we adopted
+		}
 		if !slices.Contains(already, string(c)) || addedByNeighbour(p.parent, r.Dir, string(c)) {
 			r.Added = append(r.Added, string(c))
 		}
@@ -132,27 +136,35 @@ func (r *rooted) note() error {
 	if len(r.Added) == 0 {
 		return nil
 	}
-	text := []byte(strings.Join(r.Added, " "))
-	err := unix.Setxattr(r.Dir, "trusted."+addedAttr, text, 0)
+	return setAttr(r.Dir, addedAttr, strings.Join(r.Added, " "))
+}
+
+// addedTo reads what note stored.
+func addedTo(dir string) []string { return strings.Fields(attr(dir, addedAttr)) }
+
+// setAttr stores a word beside the mark, which says whose it is: in the trusted
+// name space where that is allowed (root), in the user's otherwise.
+func setAttr(dir, name, text string) error {
+	err := unix.Setxattr(dir, "trusted."+name, []byte(text), 0)
 	if err != nil {
-		err = unix.Setxattr(r.Dir, "user."+addedAttr, text, 0)
+		err = unix.Setxattr(dir, "user."+name, []byte(text), 0)
 	}
 	if err != nil {
-		return fmt.Errorf("note added controllers on %s: %w", r.Dir, err)
+		return fmt.Errorf("note %s on %s: %w", name, dir, err)
 	}
 	return nil
 }
 
-// addedTo reads what note stored. A mark counts by its own rules; this list is
-// read only from marked directories.
-func addedTo(dir string) []string {
+// attr reads what setAttr stored; empty if there is nothing. A mark counts by
+// its own rules; these are read only from marked directories.
+func attr(dir, name string) string {
 	var buf [128]byte
 	for _, space := range []string{"trusted.", "user."} {
-		if n, err := unix.Lgetxattr(dir, space+addedAttr, buf[:]); err == nil {
-			return strings.Fields(string(buf[:n]))
+		if n, err := unix.Lgetxattr(dir, space+name, buf[:]); err == nil {
+			return string(buf[:n])
 		}
 	}
-	return nil
+	return ""
 }
 
 // addedByNeighbour reports whether another market beside ours switched a
@@ -190,6 +202,13 @@ func marked(parent string) []string {
 // maximum, measured on a 2-core VM).
 func (r *rooted) weigh(cores unit.MilliCores, online int) error {
 	whole := cores <= 0 || cores >= unit.MilliCores(online)*1000
+	if r.adopted {
+		// The caps of its maker, and of the groups, which on v1 would forbid a
+		// narrower one above them; each adopted group writes its own again.
+		if err := r.uncap(); err != nil {
+			return err
+		}
+	}
 	if r.V2 {
 		if err := host.WriteOnce(filepath.Join(r.Dir, "cpu.weight"), "100"); err != nil {
 			return err
