@@ -36,7 +36,8 @@ var layers = map[string][]string{
 	"internal/dispatch/signal":                 {"unit", "market", "internal/host", "internal/dispatch", "internal/dispatch/launch"},
 	"internal/dispatch/launch":                 {"unit", "internal/host", "internal/dispatch"},
 	"internal/journal":                         {"unit", "ledger", "internal/host"},
-	"internal/fleet":                           {"unit", "apoptosis"},
+	"internal/strict":                          {},
+	"internal/fleet":                           {"unit", "apoptosis", "internal/strict"},
 	"internal/report":                          {"unit"},
 	"internal/work":                            {"unit"},
 	"internal/api":                             {"internal/api/maxwell/v1", "internal/api/maxwell/v1/maxwellv1connect", "internal/host", "unit"},
@@ -77,7 +78,7 @@ var external = map[string][]string{
 	"github.com/spf13/pflag":     {"cmd"},
 	"connectrpc.com/connect":     {"internal/api", "internal/node", "cmd"},
 	"google.golang.org/protobuf": {"internal/api", "internal/node", "cmd"},
-	"github.com/goccy/go-yaml":   {"internal/fleet"},
+	"github.com/goccy/go-yaml":   {"internal/strict"},
 }
 
 var testModules = []string{"pgregory.net/rapid", "github.com/google/go-cmp/cmp", "github.com/google/btree"}

@@ -1,54 +1,47 @@
 package fleet
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/strict"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
-// field is one scalar key: how to set it from text, how to write it back.
-// get returns "" when the value is the default and need not be written.
-type field[T any] struct {
-	name    string
-	example string
-	set     func(t *T, text string) error
-	get     func(t *T) string
-}
-
 // nodeFields are the keys of node:, in the order they are written.
-var nodeFields = []field[Node]{
+var nodeFields = []strict.Field[Node]{
 	{
-		"cores", "2",
-		func(n *Node, s string) (err error) { n.Cores, err = ParseCores(s); return err },
-		func(n *Node) string { return some(n.Cores, unit.MilliCores.String) },
+		Name: "cores", Example: "2",
+		Set: func(n *Node, s string) (err error) { n.Cores, err = ParseCores(s); return err },
+		Get: func(n *Node) string { return some(n.Cores, unit.MilliCores.String) },
 	},
 	{
-		"watts", "25W",
-		func(n *Node, s string) (err error) { n.Watts, err = watts(s); return err },
-		func(n *Node) string { return some(n.Watts, unit.Microwatts.String) },
+		Name: "watts", Example: "25W",
+		Set: func(n *Node, s string) (err error) { n.Watts, err = watts(s); return err },
+		Get: func(n *Node) string { return some(n.Watts, unit.Microwatts.String) },
 	},
 	{
-		"watts_per_core", "12W",
-		func(n *Node, s string) (err error) { n.WattsPerCore, err = watts(s); return err },
-		func(n *Node) string { return some(n.WattsPerCore, unit.Microwatts.String) },
+		Name: "watts_per_core", Example: "12W",
+		Set: func(n *Node, s string) (err error) { n.WattsPerCore, err = watts(s); return err },
+		Get: func(n *Node) string { return some(n.WattsPerCore, unit.Microwatts.String) },
 	},
 	{
-		"idle_watts", "5W",
-		func(n *Node, s string) (err error) { n.IdleWatts, err = watts(s); return err },
-		func(n *Node) string { return some(n.IdleWatts, unit.Microwatts.String) },
+		Name: "idle_watts", Example: "5W",
+		Set: func(n *Node, s string) (err error) { n.IdleWatts, err = watts(s); return err },
+		Get: func(n *Node) string { return some(n.IdleWatts, unit.Microwatts.String) },
 	},
 	{
-		"floor", "2%",
-		func(n *Node, s string) error {
+		Name: "floor", Example: "2%",
+		Set: func(n *Node, s string) error {
 			f, err := ParseFloor(s)
 			if err == nil {
 				n.Floor = new(f)
 			}
 			return err
 		},
-		func(n *Node) string {
+		Get: func(n *Node) string {
 			if n.Floor == nil {
 				return ""
 			}
@@ -56,106 +49,115 @@ var nodeFields = []field[Node]{
 		},
 	},
 	{
-		"epoch", "100ms",
-		func(n *Node, s string) (err error) { n.Epoch, err = ParseEpoch(s); return err },
-		func(n *Node) string { return some(n.Epoch, formatDuration) },
+		Name: "epoch", Example: "100ms",
+		Set: func(n *Node, s string) (err error) { n.Epoch, err = ParseEpoch(s); return err },
+		Get: func(n *Node) string { return some(n.Epoch, formatDuration) },
 	},
 }
 
 // workloadFields are the scalar keys of a workload, in the order written.
-var workloadFields = []field[Workload]{
+var workloadFields = []strict.Field[Workload]{
 	{
-		"budget", "500",
-		func(w *Workload, s string) (err error) { w.Budget, err = above(unit.ParseCredits(s)); return err },
-		func(w *Workload) string { return some(w.Budget, unit.Credits.String) },
+		Name: "budget", Example: "500",
+		Set: func(w *Workload, s string) (err error) { w.Budget, err = above(unit.ParseCredits(s)); return err },
+		Get: func(w *Workload) string { return some(w.Budget, unit.Credits.String) },
 	},
 	{
-		"bid", "2x",
-		func(w *Workload, s string) (err error) { w.Bid, err = ParseBid(s); return err },
-		func(w *Workload) string { return unless(w.Bid, Bid{Price: DefaultBid}, Bid.String) },
+		Name: "bid", Example: "2x",
+		Set: func(w *Workload, s string) (err error) { w.Bid, err = ParseBid(s); return err },
+		Get: func(w *Workload) string { return unless(w.Bid, Bid{Price: DefaultBid}, Bid.String) },
 	},
 	{
-		"max_bid", "8x",
-		func(w *Workload, s string) (err error) { w.MaxBid, err = above(unit.ParsePrice(s)); return err },
-		func(w *Workload) string { return unless(w.MaxBid, DefaultMaxBid, unit.Price.String) },
+		Name: "max_bid", Example: "8x",
+		Set: func(w *Workload, s string) (err error) { w.MaxBid, err = above(unit.ParsePrice(s)); return err },
+		Get: func(w *Workload) string { return unless(w.MaxBid, DefaultMaxBid, unit.Price.String) },
 	},
 	{
-		"rate", "16/s",
-		func(w *Workload, s string) (err error) { w.Rate, err = above(unit.ParseSpend(s)); return err },
-		func(w *Workload) string { return some(w.Rate, unit.Spend.String) },
+		Name: "rate", Example: "16/s",
+		Set: func(w *Workload, s string) (err error) { w.Rate, err = above(unit.ParseSpend(s)); return err },
+		Get: func(w *Workload) string { return some(w.Rate, unit.Spend.String) },
 	},
 	{
-		"horizon", "2h",
-		func(w *Workload, s string) (err error) { w.Horizon, err = duration("horizon", s); return err },
-		func(w *Workload) string { return some(w.Horizon, formatDuration) },
+		Name: "horizon", Example: "2h",
+		Set: func(w *Workload, s string) (err error) { w.Horizon, err = duration("horizon", s); return err },
+		Get: func(w *Workload) string { return some(w.Horizon, formatDuration) },
 	},
 	{
-		"timeout", "10m",
-		func(w *Workload, s string) (err error) { w.Timeout, err = duration("timeout", s); return err },
-		func(w *Workload) string { return some(w.Timeout, formatDuration) },
+		Name: "timeout", Example: "10m",
+		Set: func(w *Workload, s string) (err error) { w.Timeout, err = duration("timeout", s); return err },
+		Get: func(w *Workload) string { return some(w.Timeout, formatDuration) },
 	},
 	{
-		"cores", "2",
-		func(w *Workload, s string) (err error) { w.Cores, err = ParseCores(s); return err },
-		func(w *Workload) string { return some(w.Cores, unit.MilliCores.String) },
+		Name: "cores", Example: "2",
+		Set: func(w *Workload, s string) (err error) { w.Cores, err = ParseCores(s); return err },
+		Get: func(w *Workload) string { return some(w.Cores, unit.MilliCores.String) },
 	},
 	{
-		"memory", "4G",
-		func(w *Workload, s string) (err error) { w.Memory, err = above(unit.ParseBytes(s)); return err },
-		func(w *Workload) string { return some(w.Memory, unit.Bytes.String) },
+		Name: "memory", Example: "4G",
+		Set: func(w *Workload, s string) (err error) { w.Memory, err = above(unit.ParseBytes(s)); return err },
+		Get: func(w *Workload) string { return some(w.Memory, unit.Bytes.String) },
 	},
 	{
-		"pids", "512",
-		func(w *Workload, s string) (err error) { w.Pids, err = ParsePids(s); return err },
-		func(w *Workload) string {
+		Name: "pids", Example: "512",
+		Set: func(w *Workload, s string) (err error) { w.Pids, err = ParsePids(s); return err },
+		Get: func(w *Workload) string {
 			return some(w.Pids, func(n int64) string { return strconv.FormatInt(n, 10) })
 		},
 	},
 	{
-		"max_energy", "500J",
-		func(w *Workload, s string) (err error) { w.MaxEnergy, err = above(unit.ParseEnergy(s)); return err },
-		func(w *Workload) string { return some(w.MaxEnergy, unit.Microjoules.String) },
+		Name: "max_energy", Example: "500J",
+		Set: func(w *Workload, s string) (err error) { w.MaxEnergy, err = above(unit.ParseEnergy(s)); return err },
+		Get: func(w *Workload) string { return some(w.MaxEnergy, unit.Microjoules.String) },
 	},
 	{
-		"max_cpu", "10m",
-		func(w *Workload, s string) error {
+		Name: "max_cpu", Example: "10m",
+		Set: func(w *Workload, s string) error {
 			v, err := duration("max_cpu", s)
 			w.MaxCPU = unit.CoreTime(v)
 			return err
 		},
-		func(w *Workload) string { return some(time.Duration(w.MaxCPU), formatDuration) },
+		Get: func(w *Workload) string { return some(time.Duration(w.MaxCPU), formatDuration) },
 	},
 	{
-		"when_broke", "pause",
-		func(w *Workload, s string) (err error) { w.WhenBroke, err = ParseWhenBroke(s); return err },
-		func(w *Workload) string { return some(w.WhenBroke, WhenBroke.String) },
+		Name: "when_broke", Example: "pause",
+		Set: func(w *Workload, s string) (err error) { w.WhenBroke, err = ParseWhenBroke(s); return err },
+		Get: func(w *Workload) string { return some(w.WhenBroke, WhenBroke.String) },
 	},
 	{
-		"grace", "10s",
-		func(w *Workload, s string) (err error) { w.Grace, err = ParseGrace(s); return err },
-		func(w *Workload) string { return unless(w.Grace, DefaultGrace, formatDuration) },
+		Name: "grace", Example: "10s",
+		Set: func(w *Workload, s string) (err error) { w.Grace, err = ParseGrace(s); return err },
+		Get: func(w *Workload) string { return unless(w.Grace, DefaultGrace, formatDuration) },
 	},
 	{
-		"replicas", "3",
-		func(w *Workload, s string) error {
+		Name: "replicas", Example: "3",
+		Set: func(w *Workload, s string) error {
 			n, err := count(s, MaxReplicas)
 			w.Replicas = int(n)
 			return err
 		},
-		func(w *Workload) string { return some(w.Replicas, strconv.Itoa) },
+		Get: func(w *Workload) string { return some(w.Replicas, strconv.Itoa) },
 	},
 	{
-		"dir", "/srv/agent",
-		func(w *Workload, s string) error {
+		Name: "dir", Example: "/srv/agent",
+		Set: func(w *Workload, s string) error {
 			if s == "" || strings.ContainsRune(s, 0) {
 				return &Problem{Text: s, Reason: "not a directory", Fix: "write its path"}
 			}
 			w.Dir = s
 			return nil
 		},
-		func(w *Workload) string { return w.Dir },
+		Get: func(w *Workload) string { return w.Dir },
 	},
 }
+
+// NodeFields are the keys of node:, for files that have such a section too.
+func NodeFields() []strict.Field[Node] { return slices.Clone(nodeFields) }
+
+// WorkloadFields are the scalar keys of a workload, likewise.
+func WorkloadFields() []strict.Field[Workload] { return slices.Clone(workloadFields) }
+
+// Nearest returns the known word that somebody may have meant, or "".
+func Nearest(word string, known []string) string { return strict.Nearest(word, known) }
 
 // unless formats v if it differs from the default.
 func unless[T comparable](v, standard T, format func(T) string) string {
@@ -245,21 +247,4 @@ func ParseFloor(text string) (unit.PPM, error) {
 		return 0, &Problem{Text: text, Reason: "more than 20 %: the floor, not the price, would decide", Fix: "write 2%, or 0 to turn it off"}
 	}
 	return v, err
-}
-
-func findField[T any](fields []field[T], name string) *field[T] {
-	for i := range fields {
-		if fields[i].name == name {
-			return &fields[i]
-		}
-	}
-	return nil
-}
-
-func fieldNames[T any](fields []field[T]) []string {
-	out := make([]string, len(fields))
-	for i := range fields {
-		out[i] = fields[i].name
-	}
-	return out
 }

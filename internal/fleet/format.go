@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/strict"
 )
 
 // Format writes a fleet as a file that Parse reads back to the same value.
@@ -16,8 +15,8 @@ func Format(f *Fleet) []byte {
 	var b bytes.Buffer
 	var node bytes.Buffer
 	for _, field := range nodeFields {
-		if text := field.get(&f.Node); text != "" {
-			fmt.Fprintf(&node, "  %s: %s\n", field.name, quote(text))
+		if text := field.Get(&f.Node); text != "" {
+			fmt.Fprintf(&node, "  %s: %s\n", field.Name, strict.Quote(text))
 		}
 	}
 	if node.Len() > 0 {
@@ -32,93 +31,26 @@ func Format(f *Fleet) []byte {
 }
 
 func formatWorkload(b *bytes.Buffer, w *Workload) {
-	fmt.Fprintf(b, "  %s:\n    command: [", quote(w.Name))
+	fmt.Fprintf(b, "  %s:\n    command: [", strict.Quote(w.Name))
 	for i, word := range w.Command {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(quote(word))
+		b.WriteString(strict.Quote(word))
 	}
 	b.WriteString("]\n")
 	for _, field := range workloadFields {
-		if text := field.get(w); text != "" {
-			fmt.Fprintf(b, "    %s: %s\n", field.name, quote(text))
+		if text := field.Get(w); text != "" {
+			fmt.Fprintf(b, "    %s: %s\n", field.Name, strict.Quote(text))
 		}
 	}
 	if w.Income.Per != "" {
-		fmt.Fprintf(b, "    income: {per: %s, amount: %s}\n", quote(w.Income.Per), quote(w.Income.Amount.String()))
+		fmt.Fprintf(b, "    income: {per: %s, amount: %s}\n", strict.Quote(w.Income.Per), strict.Quote(w.Income.Amount.String()))
 	}
 	if len(w.Env) > 0 {
 		b.WriteString("    env:\n")
 		for _, name := range slices.Sorted(maps.Keys(w.Env)) {
-			fmt.Fprintf(b, "      %s: %s\n", quote(name), quote(w.Env[name]))
+			fmt.Fprintf(b, "      %s: %s\n", strict.Quote(name), strict.Quote(w.Env[name]))
 		}
 	}
-}
-
-// quote writes a double-quoted YAML scalar. Only the escapes that YAML and
-// every parser of it agree on are used.
-func quote(s string) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b.WriteByte('\\')
-			b.WriteRune(r)
-		case r == '\n':
-			b.WriteString(`\n`)
-		case r == '\t':
-			b.WriteString(`\t`)
-		case r < 0x80 && unicode.IsPrint(r), r >= 0xa0 && r != utf8.RuneError && unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r <= 0xff:
-			fmt.Fprintf(&b, `\x%02x`, r)
-		case r <= 0xffff:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			fmt.Fprintf(&b, `\U%08x`, r)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
-}
-
-// Nearest returns the known word at edit distance at most 2 (1 for short
-// words), or "".
-func Nearest(word string, known []string) string {
-	best, limit := "", 3
-	if len(word) < 4 {
-		limit = 2
-	}
-	for _, k := range known {
-		if d := distance(word, k); d < limit {
-			best, limit = k, d
-		}
-	}
-	return best
-}
-
-// distance is Levenshtein's, bounded in cost by the lengths of the words.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/strict"
 )
 
 // keyRow is a row of the guide's tables: | `budget` | `500` | ...
@@ -42,9 +44,9 @@ func TestGuideKnowsEveryKey(t *testing.T) {
 			t.Errorf("%s: %s: %v", key, example, p)
 		}
 	}
-	want := fieldNames(nodeFields)
+	want := strict.Names(nodeFields)
 	want = append(want, "command")
-	want = append(want, fieldNames(workloadFields)...)
+	want = append(want, strict.Names(workloadFields)...)
 	want = append(want, "income", "env")
 	if !slices.Equal(got, want) {
 		t.Errorf("the guide has %v\nthe file has  %v", got, want)

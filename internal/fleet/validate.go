@@ -179,20 +179,26 @@ type Caller struct {
 // Trusted says why a fleet file may not be run. A fleet file names commands
 // that run as the caller, so root refuses one that somebody else can write.
 func Trusted(file string, mode fs.FileMode, owner, group int, caller Caller) error {
-	if caller.UID != 0 {
+	return caller.Trusts(file, mode, owner, group, "its commands would run as root")
+}
+
+// Trusts says why root may not believe a file: somebody else can write it. The
+// stake is what that somebody would decide.
+func (c Caller) Trusts(file string, mode fs.FileMode, owner, group int, stake string) error {
+	if c.UID != 0 {
 		return nil
 	}
 	writers := ""
 	switch {
-	case owner != 0 && owner != caller.SudoUID:
-		return fmt.Errorf("%s: it belongs to uid %d and its commands would run as root; chown root %s", file, owner, file)
+	case owner != 0 && owner != c.SudoUID:
+		return fmt.Errorf("%s: it belongs to uid %d and %s; chown root %s", file, owner, stake, file)
 	case mode.Perm()&0o002 != 0:
 		writers = "everybody"
-	case mode.Perm()&0o020 != 0 && group != 0 && group != caller.SudoGID:
+	case mode.Perm()&0o020 != 0 && group != 0 && group != c.SudoGID:
 		writers = fmt.Sprintf("group %d", group)
 	}
 	if writers != "" {
-		return fmt.Errorf("%s: %s may write it (mode %04o) and its commands would run as root; chmod go-w %s", file, writers, mode.Perm(), file)
+		return fmt.Errorf("%s: %s may write it (mode %04o) and %s; chmod go-w %s", file, writers, mode.Perm(), stake, file)
 	}
 	return nil
 }
