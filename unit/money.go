@@ -1,6 +1,9 @@
 package unit
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // The quantities of the market: money, prices, rates of spending.
 
@@ -39,22 +42,46 @@ var spend = grammar{
 	hint: "a spending rate is written 16/s, in $J per second of wall time",
 	most: "9223372 M$J/s", least: "0.000001 $J/s",
 	scale: func(letters string) (int64, int64, bool) {
-		amount, per, found := strings.Cut(letters, "/")
-		times, _, ok := moneyScale(amount)
-		if !found || !ok {
-			return 0, 0, false
-		}
-		switch per {
-		case "s":
-			return times, 1, true
-		case "min":
-			return times, 60, true
-		case "h":
-			return times, 3600, true
-		default:
-			return 0, 0, false
-		}
+		times, every, ok := perPeriod(letters)
+		return times, int64(every / time.Second), ok
 	},
+}
+
+// allowance is an amount of money; its period is kept beside it.
+var allowance = grammar{
+	kind: "allowance", noun: "an allowance",
+	hint: "an allowance is written 50k/day, 2k/h, 40/min or 1/s",
+	most: "9223372 M$J", least: "0.000001 $J",
+	scale: func(letters string) (int64, int64, bool) {
+		times, _, ok := perPeriod(letters)
+		return times, 1, ok
+	},
+}
+
+// periods are the spans of wall time that money is given or spent in; the first
+// word of each is the one written.
+var periods = [...]struct {
+	word, short string
+	every       time.Duration
+}{
+	{"s", "", time.Second},
+	{"min", "", time.Minute},
+	{"h", "", time.Hour},
+	{"day", "d", 24 * time.Hour},
+}
+
+func perPeriod(letters string) (times int64, every time.Duration, ok bool) {
+	amount, word, found := strings.Cut(letters, "/")
+	times, _, ok = moneyScale(amount)
+	if !found || !ok || word == "" {
+		return 0, 0, false
+	}
+	for _, p := range periods {
+		if word == p.word || word == p.short {
+			return times, p.every, true
+		}
+	}
+	return 0, 0, false
 }
 
 var rate = grammar{
@@ -102,7 +129,7 @@ func (p Price) Short() string {
 	return short(int64(p), 3, "", "x")
 }
 
-// ParseSpend reads 16/s, 16 $J/s, 960/min, 2k/h; always per wall time, rounded
+// ParseSpend reads 16/s, 16 $J/s, 960/min, 2k/h, 50k/day; always per wall time, rounded
 // down to a whole micro-$J per second.
 func ParseSpend(text string) (Spend, error) {
 	v, err := spend.parse(text)
@@ -117,6 +144,44 @@ func (s Spend) String() string {
 // Short is the rate of spending for people: "16.3 $J/s".
 func (s Spend) Short() string {
 	return short(int64(s), 6, "", " $J/s")
+}
+
+// Allowance is money that comes again and again: Amount in every Every. It stays
+// a pair because 50k a day is no whole number of micro-$J a second.
+type Allowance struct {
+	Amount Credits
+	Every  time.Duration // a second, a minute, an hour or a day
+}
+
+// ParseAllowance reads 50k/day, 50k $J/d, 2k/h, 40/min, 1/s.
+func ParseAllowance(text string) (Allowance, error) {
+	v, err := allowance.parse(text)
+	if err != nil {
+		return Allowance{}, err
+	}
+	word := strings.TrimSpace(text[strings.LastIndexByte(text, '/')+1:])
+	_, every, _ := perPeriod("/" + strings.ReplaceAll(word, " ", ""))
+	return Allowance{Amount: Credits(v), Every: every}, nil
+}
+
+// String is the exact allowance: "50000 $J/day".
+func (a Allowance) String() string {
+	for _, p := range periods {
+		if p.every == a.Every {
+			return a.Amount.String() + "/" + p.word
+		}
+	}
+	return a.Amount.String() + "/" + a.Every.String()
+}
+
+// Over is what has come after a time since the first moment, rounded down; at
+// most the greatest amount. Whoever pays in steps pays the difference of two of
+// these, so that nothing is lost to rounding however small the steps are.
+func (a Allowance) Over(since time.Duration) Credits {
+	if since <= 0 || a.Every <= 0 {
+		return 0
+	}
+	return Credits(MulDivSat(int64(a.Amount), int64(since), int64(a.Every)))
 }
 
 // ParseRate reads 9.8 $J/core-s.

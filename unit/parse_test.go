@@ -81,6 +81,8 @@ func TestParse(t *testing.T) {
 		{"spend", "16 $J/s", 16e6},
 		{"spend", "960/min", 16e6},
 		{"spend", "3.6k/h", 1e6},
+		{"spend", "86.4k/day", 1e6},
+		{"spend", "86.4k $J / d", 1e6},
 		{"rate", "9.8 $J/core-s", 9.8e6},
 		{"duration", "10m", int64(10 * time.Minute)},
 		{"duration", "2h", int64(2 * time.Hour)},
