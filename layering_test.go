@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	"internal/journal":                         {"unit", "ledger", "internal/host"},
 	"internal/strict":                          {},
 	"internal/fleet":                           {"unit", "apoptosis", "internal/strict"},
+	"internal/config":                          {"unit", "internal/fleet", "internal/strict"},
 	"internal/report":                          {"unit"},
 	"internal/work":                            {"unit"},
 	"internal/api":                             {"internal/api/maxwell/v1", "internal/api/maxwell/v1/maxwellv1connect", "internal/host", "unit"},

@@ -173,10 +173,16 @@ type Entry struct {
 
 // Place is where a fault of the value is shown: at the key if there is no value.
 func (e Entry) Place() Node {
-	if _, null := e.Value.(*ast.NullNode); null || e.Value == nil {
+	if IsNull(e.Value) {
 		return e.At
 	}
 	return e.Value
+}
+
+// IsNull says that a key has no value.
+func IsNull(n Node) bool {
+	_, null := n.(*ast.NullNode)
+	return null || n == nil
 }
 
 // List returns the values of a list.
