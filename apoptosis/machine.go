@@ -80,10 +80,10 @@ const (
 
 // Policy is what was agreed at admission. The zero value stops at once.
 type Policy struct {
-	WhenBroke Choice
-	Grace     time.Duration // from broke to dying; 0 = none, and no dying lane
-	Term      time.Duration // the dying lane lasts min(Grace, Term); 0 = DefaultTerm
-	LaneTime  unit.CoreTime // ... or this much processor time; 0 = DefaultLaneTime
+	WhenBroke Choice        `json:"when_broke"`
+	Grace     time.Duration `json:"grace_ns"`     // from broke to dying; 0 = none, and no dying lane
+	Term      time.Duration `json:"term_ns"`      // the dying lane lasts min(Grace, Term); 0 = DefaultTerm
+	LaneTime  unit.CoreTime `json:"lane_time_ns"` // ... or this much processor time; 0 = DefaultLaneTime
 }
 
 // Input is what is known of a workload at one step.

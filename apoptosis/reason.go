@@ -17,6 +17,7 @@ const (
 	Stopped                 // a person asked for it
 	Failed                  // Maxwell's own failure
 	Signaled                // its first process was ended by a foreign signal
+	Lost                    // it was gone when Maxwell came back, and nobody saw how it ended
 	reasons   = iota        // how many there are
 )
 
@@ -52,6 +53,7 @@ var facts = [reasons]struct {
 	Stopped:   {word: "stopped", exit: ChildsOwn, verb: "run ", of: " again"},
 	Failed:    {word: "failed", exit: exitFailed, retryable: true, verb: "see maxwell doctor, then run ", of: " again"},
 	Signaled:  {word: "signaled", exit: ChildsOwn},
+	Lost:      {word: "lost", exit: exitFailed, retryable: true, verb: "run ", of: " again"},
 }
 
 // String is the reason's word in receipts: "insolvent", "cap:memory".
@@ -100,7 +102,7 @@ func (r Reason) Remedy(name string) string {
 // outside this machine decides. Insolvent is not one of them, it has a grace.
 func (r Reason) ends() bool {
 	switch r {
-	case CapMemory, CapPids, CapCPU, CapEnergy, Timeout, Evicted, Stopped, Failed:
+	case CapMemory, CapPids, CapCPU, CapEnergy, Timeout, Evicted, Stopped, Failed, Lost:
 		return true
 	case None, Exited, Insolvent, Signaled:
 		return false
@@ -111,4 +113,6 @@ func (r Reason) ends() bool {
 // explains reports whether r, seen in the same step as the end of the first
 // process, is the likely cause of that end. A child that finished while its
 // clock ran out has finished.
-func (r Reason) explains() bool { return r == CapMemory || r == CapPids || r == Failed }
+func (r Reason) explains() bool {
+	return r == CapMemory || r == CapPids || r == Failed || r == Lost
+}

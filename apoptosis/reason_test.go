@@ -23,6 +23,7 @@ func TestReasons(t *testing.T) {
 		{Stopped, "stopped", -1, false, "run agent-7 again"},
 		{Failed, "failed", 125, true, "see maxwell doctor, then run agent-7 again"},
 		{Signaled, "signaled", -1, false, ""},
+		{Lost, "lost", 125, true, "run agent-7 again"},
 		{200, "unknown", 125, false, ""},
 	} {
 		r := c.reason

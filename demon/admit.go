@@ -97,16 +97,27 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 		return 0, &Refusal{What: "name", Reason: err.Error()}
 	}
 	d.nextID++
-	// Until it is ranked it stands at its bid: a newcomer that displaces others
-	// in its first epoch pays for that, or respawning every epoch would be free.
+	d.stand(w)
+	d.enter(w)
+	d.raise(w, Event{Kind: EventAdmitted})
+	d.keep(w)
+	return w.slot, nil
+}
+
+// stand gives w its place in the epoch that is running. Until it is ranked it
+// stands at its bid: a newcomer that displaces others in its first epoch pays for
+// that, or respawning every epoch would be free.
+func (d *Demon) stand(w *workload) {
 	w.quantity = -1
-	w.bid, w.watts, w.reserve = price.Absolute(a.Bid, d.base()), d.wattsOf(w), d.reserveOf(w)
-	w.last = market.Allocation{Score: d.newcomer(&a), Cap: market.NoCap}
-	d.names[a.Name] = w.slot
+	w.bid, w.watts, w.reserve = price.Absolute(w.ask.Bid, d.base()), d.wattsOf(w), d.reserveOf(w)
+	w.last = market.Allocation{Score: d.newcomer(&w.ask), Cap: market.NoCap}
+}
+
+// enter puts w into its slot.
+func (d *Demon) enter(w *workload) {
+	d.names[w.ask.Name] = w.slot
 	d.slots[w.slot] = w
 	d.active = append(d.active, w.slot)
-	d.raise(w, Event{Kind: EventAdmitted})
-	return w.slot, nil
 }
 
 func (d *Demon) living(name string) bool {
@@ -158,10 +169,14 @@ func (d *Demon) takeSlot() int32 {
 func (d *Demon) Started(slot int32) {
 	if w := d.at(slot); w != nil && !w.started {
 		w.started = true
-		w.desire = min(unit.One, unit.PPM(d.coresOf(w))*1000)
+		w.desire = d.newDesire(w)
 		d.raise(w, Event{Kind: EventStarted})
+		d.keep(w)
 	}
 }
+
+// newDesire is what w is taken to want until it shows: one core.
+func (d *Demon) newDesire(w *workload) unit.PPM { return min(unit.One, unit.PPM(d.coresOf(w))*1000) }
 
 // Gone tells the demon that slot's main process ended; signaled: by a signal
 // that Maxwell did not send.

@@ -16,6 +16,7 @@ type bookkeeper struct {
 	seq    uint64
 	at     unit.Instant
 	wallet map[string]bool // wallets open in the book
+	user   uint64          // UserData of the chain: whose posting it is
 	chain  []ledger.Transfer
 	status []ledger.Status
 	leased ledger.ID // the account a hold would go to: the node's own lease
@@ -30,13 +31,18 @@ var theChart = [...]func() ledger.Account{
 
 func newBookkeeper(book *ledger.Ledger, prefix uint64, keep bool) bookkeeper {
 	b := bookkeeper{book: book, prefix: prefix, wallet: make(map[string]bool), keep: keep}
+	b.openChart()
+	return b
+}
+
+// openChart opens the accounts that every market has, where they are not open.
+func (b *bookkeeper) openChart() {
 	for _, account := range theChart {
 		b.mustOpen(account())
 	}
 	lease := ledger.Lease("node")
 	b.mustOpen(lease)
 	b.leased = lease.ID
-	return b
 }
 
 func (b *bookkeeper) mustOpen(a ledger.Account) {
@@ -97,7 +103,10 @@ func (b *bookkeeper) add(debit, credit ledger.ID, amount unit.Credits, code ledg
 }
 
 // post tells the book what happened to w's purse since the last posting.
-func (b *bookkeeper) post(w *workload) {
+func (b *bookkeeper) post(w *workload) { b.postAs(w, ledger.ForEnergy) }
+
+// postAs is post with the purpose of what was burnt.
+func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
 	p, was := &w.purse, &w.purse.posted
 	wallet, deposit := w.accounts()
 	held := p.balance
@@ -107,7 +116,7 @@ func (b *bookkeeper) post(w *workload) {
 	if was.same(p) && was.held == held {
 		return
 	}
-	b.chain = b.chain[:0]
+	b.chain, b.user = b.chain[:0], w.id
 	if was.held > 0 {
 		b.chain = append(b.chain, ledger.Transfer{PendingID: was.hold, Flags: ledger.Void})
 	}
@@ -119,7 +128,7 @@ func (b *bookkeeper) post(w *workload) {
 	} else {
 		b.add(deposit, wallet, was.deposit-p.deposit, ledger.ForRefund)
 	}
-	b.add(wallet, heat, p.spent.Energy-was.spent.Energy, ledger.ForEnergy)
+	b.add(wallet, heat, p.spent.Energy-was.spent.Energy, burnt)
 	b.add(wallet, treasuryID, p.spent.Rent-was.spent.Rent, ledger.ForRent)
 	b.add(wallet, entropyID, p.spent.Erasure-was.spent.Erasure, ledger.ForErasure)
 	b.add(wallet, treasuryID, p.other-was.other, ledger.ForOther)
@@ -130,10 +139,8 @@ func (b *bookkeeper) post(w *workload) {
 		})
 	}
 	b.apply(w.ask.Name)
-	*was = purseMarks{
-		granted: p.granted, income: p.income, deposit: p.deposit, other: p.other, loss: p.loss,
-		spent: p.spent, held: held,
-	}
+	*was = p.marks()
+	was.held = held
 	if held > 0 {
 		was.hold = b.chain[len(b.chain)-1].ID
 	}
@@ -165,6 +172,7 @@ func (b *bookkeeper) apply(name string) {
 		b.seq++
 		b.chain[i].ID = ledger.MakeID(b.prefix, b.seq)
 		b.chain[i].At = b.at
+		b.chain[i].UserData = b.user
 		if i < len(b.chain)-1 {
 			b.chain[i].Flags |= ledger.Linked
 		}
@@ -184,10 +192,19 @@ func (b *bookkeeper) apply(name string) {
 	}
 }
 
+// release frees what a wallet whose workload is not known any more still holds.
+func (b *bookkeeper) release(name string, hold ledger.ID) {
+	if hold.IsZero() {
+		return
+	}
+	b.chain, b.user = append(b.chain[:0], ledger.Transfer{PendingID: hold, Flags: ledger.Void}), 0
+	b.apply(name)
+}
+
 // retire returns what a dead wallet left to the mint and closes its accounts.
 func (b *bookkeeper) retire(name string) {
 	wallet, deposit := ledger.Wallet(name).ID, ledger.Deposit(name).ID
-	b.chain = b.chain[:0]
+	b.chain, b.user = b.chain[:0], 0
 	b.add(deposit, wallet, b.book.Balance(deposit), ledger.ForRefund)
 	b.add(wallet, mintID, b.book.Balance(wallet)+b.book.Balance(deposit), ledger.ForReturn)
 	if len(b.chain) > 0 {
@@ -224,7 +241,7 @@ func (d *Demon) Entries() []ledger.Entry {
 func (d *Demon) postAll() {
 	for _, slot := range d.active {
 		if w := d.slots[slot]; !w.dead {
-			d.money.post(w)
+			d.keep(w)
 		}
 	}
 }

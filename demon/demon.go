@@ -80,6 +80,18 @@ type workload struct {
 	dying    bool
 	dead     bool
 	warned   [4]int32 // highest warning given, per limit
+
+	base      base      // what it had used when this process took it over
+	readopted Readopted // gaps that were billed to it
+	saved     *Saved    // newest, if there is a journal
+	round     uint64    // of Saves in which it was last saved
+	queued    int       // its place there
+}
+
+// base is what a readopted workload had used before: the meter starts anew.
+type base struct {
+	run, wait unit.CoreTime
+	erased    unit.Bits
 }
 
 // Demon is one node's market between two ticks. It is not safe for
@@ -120,6 +132,12 @@ type Demon struct {
 	delivery delivery
 	posted   unit.Instant
 
+	saves     []Saved          // of this round of Saves
+	round     uint64           // of Saves
+	resumed   bool             // the books are older than this process, and nobody asked for all of them yet
+	inherited unit.Microjoules // what readopted workloads had burnt before
+	gaps      unit.Microjoules // what they burnt while no daemon was there, modelled
+
 	scratch scratch
 	events  []Event // raised between ticks
 }
@@ -142,6 +160,13 @@ type scratch struct {
 
 // New returns an empty market that starts at now.
 func New(cfg Config, now unit.Instant) *Demon {
+	d := newDemon(cfg, now)
+	d.money = newBookkeeper(d.book, d.rng.Uint64(), cfg.Journal)
+	return d
+}
+
+// newDemon returns a market without a bookkeeper.
+func newDemon(cfg Config, now unit.Instant) *Demon {
 	if cfg.Cores <= 0 || cfg.Reference <= 0 {
 		panic("demon: a market needs cores and a reference power")
 	}
@@ -166,13 +191,13 @@ func New(cfg Config, now unit.Instant) *Demon {
 		share:  unit.One,
 		names:  make(map[string]int32),
 		posted: now,
+		round:  1,
 	}
 	if !cfg.Modelled {
 		// What idle costs until the machine was seen at rest, and how little
 		// counts as rest: a percent of the cores.
 		d.idle.Prior, d.idle.Quiet = cfg.Idle, max(cfg.Online, cfg.Cores)/100
 	}
-	d.money = newBookkeeper(d.book, d.rng.Uint64(), cfg.Journal)
 	d.length = d.epochLength()
 	d.spot = d.base()
 	d.supply = d.configured(d.length)
@@ -186,6 +211,9 @@ func (d *Demon) Step(in *Input, out *Decisions) {
 	elapsed := time.Duration(in.Now - d.now)
 	if elapsed <= 0 {
 		panic("demon: a tick must be later than the one before it")
+	}
+	if d.resumed {
+		d.closeUnclaimed()
 	}
 	d.epoch++
 	d.measure(in, elapsed)

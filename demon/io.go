@@ -24,33 +24,33 @@ type Config struct {
 	Epoch     time.Duration   // 0 = 50 ms up to 200 workloads, 100 ms above
 	Duty      bool            // enforcement stops and goes (signal): what it did not deliver was not missing
 	Landauer  price.Landauer
-	Journal   bool      // keep what is done to the books for Entries
+	Journal   bool      // keep what is done for Entries and Saves; both must be called now and then
 	Capacity  int       // most workloads alive at once; 0 = 16,384
 	Seed      [2]uint64 // of the secret offsets
 }
 
 // Admission is a workload that asks to enter the market.
 type Admission struct {
-	Name      string
-	Budget    unit.Credits // 0 = an open wallet: minted as used, never broke
-	Bid       unit.Price   // multiple of the base price; 0 = 2x
-	Auto      bool         // the node bids
-	MaxBid    unit.Price   // ceiling of Auto; 0 = 8x
-	Rate      unit.Spend   // pace; 0 = none
-	Horizon   time.Duration
-	Cores     unit.MilliCores // most cores it may use; 0 = all that are sold
-	MaxEnergy unit.Microjoules
-	MaxCPU    unit.CoreTime
-	Memory    unit.Bytes // for the warnings only: the kernel enforces it
-	Pids      int64      // likewise
-	Timeout   time.Duration
-	Policy    apoptosis.Policy
-	Income    unit.Credits // per reported unit of work of kind IncomeKind
-	Kind      string
+	Name      string           `json:"name"`
+	Budget    unit.Credits     `json:"budget_ucredits"` // 0 = an open wallet: minted as used, never broke
+	Bid       unit.Price       `json:"bid_xmilli"`      // multiple of the base price; 0 = 2x
+	Auto      bool             `json:"auto"`            // the node bids
+	MaxBid    unit.Price       `json:"max_bid_xmilli"`  // ceiling of Auto; 0 = 8x
+	Rate      unit.Spend       `json:"rate_ucredits_per_s"`
+	Horizon   time.Duration    `json:"horizon_ns"`
+	Cores     unit.MilliCores  `json:"cores_milli"` // most cores it may use; 0 = all that are sold
+	MaxEnergy unit.Microjoules `json:"max_energy_uj"`
+	MaxCPU    unit.CoreTime    `json:"max_cpu_ns"`
+	Memory    unit.Bytes       `json:"memory_bytes"` // for the warnings only: the kernel enforces it
+	Pids      int64            `json:"pids"`         // likewise
+	Timeout   time.Duration    `json:"timeout_ns"`
+	Policy    apoptosis.Policy `json:"policy"`
+	Income    unit.Credits     `json:"income_ucredits"` // per reported unit of work of kind Kind
+	Kind      string           `json:"income_kind"`
 }
 
 // Usage is what the meter knows about one slot. Times are cumulative since
-// admission.
+// admission, or since readoption.
 type Usage struct {
 	Run, Wait   unit.CoreTime
 	Runnable    int32
@@ -111,6 +111,7 @@ const (
 	EventFunded
 	EventDying
 	EventDead
+	EventReadopted // taken back after a restart
 )
 
 // Event is one line of a workload's life.

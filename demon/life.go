@@ -18,6 +18,7 @@ func (d *Demon) decide(out *Decisions) {
 		if w.dead {
 			continue
 		}
+		life, warned := w.life.Memory(), w.warned
 		d.warnCaps(w)
 		if w.trip == apoptosis.None {
 			w.trip = d.tripped(w)
@@ -30,7 +31,21 @@ func (d *Demon) decide(out *Decisions) {
 		})
 		d.carryOut(w, acts, out)
 		w.purse.check(w.ask.Name)
+		if d.cfg.Journal && !w.dead && (turned(life, w.life.Memory()) || warned != w.warned) {
+			d.keep(w)
+		}
 	}
+}
+
+// turned reports whether a life has turned: being outbid and winning again is
+// not a turn.
+func turned(a, b apoptosis.Memory) bool {
+	for _, m := range []*apoptosis.Memory{&a, &b} {
+		if m.State == apoptosis.Waiting {
+			m.State = apoptosis.Running
+		}
+	}
+	return a != b
 }
 
 // limit is the budget that warnings are counted against: what was granted and
@@ -190,5 +205,5 @@ func (d *Demon) bury(w *workload) {
 	w.purse.balance += w.purse.deposit
 	w.purse.deposit = 0
 	w.dead, w.ended = true, d.now
-	d.money.post(w)
+	d.keep(w)
 }

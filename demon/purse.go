@@ -40,6 +40,13 @@ func (m *purseMarks) same(p *purse) bool {
 		m.other == p.other && m.loss == p.loss && m.spent == p.spent
 }
 
+// marks are the cumulative sums as they are now.
+func (p *purse) marks() purseMarks {
+	return purseMarks{
+		granted: p.granted, income: p.income, deposit: p.deposit, other: p.other, loss: p.loss, spent: p.spent,
+	}
+}
+
 // total returns everything the wallet has paid.
 func (p *purse) total() unit.Credits { return p.spent.Total() + p.other }
 
@@ -81,11 +88,16 @@ func writeOff(b price.Bill, over unit.Credits) price.Bill {
 	return b
 }
 
-// check panics when a credit was made or lost.
-func (p *purse) check(name string) {
+// whole reports whether no credit was made or lost.
+func (p *purse) whole() bool {
 	have := p.granted + p.income
 	want := p.total() + p.balance + p.deposit
-	if have != want || p.balance < 0 || p.deposit < 0 {
+	return have == want && p.balance >= 0 && p.deposit >= 0
+}
+
+// check panics when a credit was made or lost.
+func (p *purse) check(name string) {
+	if !p.whole() {
 		panicf("demon: wallet %s: granted %d + income %d != spent %d + balance %d + deposit %d",
 			name, p.granted, p.income, p.total(), p.balance, p.deposit)
 	}

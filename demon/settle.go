@@ -17,6 +17,9 @@ func (d *Demon) measure(in *Input, elapsed time.Duration) {
 	for _, slot := range d.active {
 		w := d.slots[slot]
 		u := in.Usage[slot]
+		u.Run += w.base.run
+		u.Wait += w.base.wait
+		u.Erased += w.base.erased
 		w.ran = max(0, u.Run-w.run)
 		w.waited = max(0, u.Wait-w.wait)
 		w.run, w.wait = max(w.run, u.Run), max(w.wait, u.Wait)

@@ -46,6 +46,8 @@ type Line struct {
 	CoresNow unit.MilliCores
 	Refusal  market.Refusal
 	Alive    time.Duration
+
+	Readopted Readopted // gaps without a daemon that were billed to it
 }
 
 // Total returns everything the line's wallet has paid.
@@ -62,7 +64,9 @@ type Statement struct {
 	Misdelivery unit.PPM
 	Share       unit.PPM
 	Unit        market.Unit
-	Books       physics.Books // cumulative
+	Books       physics.Books    // cumulative, with Inherited and Readopted
+	Inherited   unit.Microjoules // of Books.Node and Attributed: burnt by readopted workloads before this process
+	Readopted   unit.Microjoules // likewise: modelled, burnt while no daemon was there
 	Watts       unit.Microwatts
 	Source      physics.Source
 	Sigma       unit.PPM
@@ -78,6 +82,7 @@ func (d *Demon) Statement() Statement {
 	s := Statement{
 		Now: d.now, Epochs: d.epoch, Epoch: d.length, Base: d.base(), Spot: d.spot, Grid: d.grid,
 		Misdelivery: d.misdelivery(), Share: d.share, Unit: d.unitNow, Books: d.totals,
+		Inherited: d.inherited, Readopted: d.gaps,
 		Watts:  perSecond(d.books.Attributed, d.length),
 		Source: d.reading.Source, Sigma: d.cfg.Sigma,
 	}
@@ -116,6 +121,7 @@ func (d *Demon) line(w *workload) Line {
 		Price: price.Multiple(w.unitPrice, d.base()), Power: perSecond(d.scratch.joules[w.slot], d.length),
 		CoresNow: unit.MilliCores(unit.MulDiv(int64(w.ran), 1000, int64(d.length))),
 		Refusal:  w.last.Refusal, Alive: max(0, time.Duration(until-w.admitted)),
+		Readopted: w.readopted,
 	}
 }
 

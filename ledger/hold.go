@@ -108,6 +108,15 @@ func (l *Ledger) release(h *hold) {
 	c.CreditsPending = c.CreditsPending.Sub(wide(h.transfer.Amount))
 }
 
+// Hold returns the open hold id.
+func (l *Ledger) Hold(id ID) (Transfer, bool) {
+	slot := l.holds.find(id)
+	if slot < 0 {
+		return Transfer{}, false
+	}
+	return l.holds.slots[slot].transfer, true
+}
+
 // Holds iterates over the open holds, in no order that means anything (it is
 // the same for the same calls).
 func (l *Ledger) Holds() iter.Seq[Transfer] {

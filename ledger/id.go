@@ -20,6 +20,11 @@ func MakeID(hi, lo uint64) ID {
 	return id
 }
 
+// Parts returns the two numbers that MakeID built the id from.
+func (i ID) Parts() (hi, lo uint64) {
+	return binary.BigEndian.Uint64(i[:8]), binary.BigEndian.Uint64(i[8:])
+}
+
 // NameID is the id of the account called name: the first 128 bits of its
 // SHA-256. A fast hash will not do, because workload names come from people
 // who may want to share somebody else's wallet.
@@ -45,6 +50,18 @@ func ParseID(text string) (ID, error) {
 
 // String prints the id as 32 hexadecimal digits.
 func (i ID) String() string { return hex.EncodeToString(i[:]) }
+
+// MarshalText writes what String prints.
+func (i ID) MarshalText() ([]byte, error) { return []byte(i.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (i *ID) UnmarshalText(text []byte) error {
+	id, err := ParseID(string(text))
+	if err == nil {
+		*i = id
+	}
+	return err
+}
 
 // IsZero reports whether the id names nothing.
 func (i ID) IsZero() bool { return i == ID{} }

@@ -90,7 +90,7 @@ func (m *model) refusals(t Transfer) map[Status]bool {
 		FlagsInvalid:        t.Flags > 15 || exclusive > 1,
 		AmountInvalid:       t.Amount < 0 || t.Flags&Void == 0 && t.Amount == 0 || t.Flags&Void != 0 && t.Amount != 0,
 		TimeoutInvalid:      t.Timeout < 0 || t.Flags&Pending == 0 && t.Timeout > 0,
-		CodeInvalid:         t.Code > ForDiscount || t.Code == 0 && !resolves,
+		CodeInvalid:         t.Code >= purposes || t.Code == 0 && !resolves,
 		PendingIDZero:       resolves && t.PendingID == ID{},
 		PendingIDUnexpected: !resolves && t.PendingID != ID{},
 		SameAccount:         !resolves && t.Debit == t.Credit,
@@ -244,7 +244,7 @@ func (b *bank) drawTransfer(t *rapid.T) Transfer {
 	tr := Transfer{ID: id.Draw(t, "transfer"), At: b.now, Code: ForOther}
 	if rapid.IntRange(0, 19).Draw(t, "odd") == 0 { // anything at all
 		tr.Flags = TransferFlags(rapid.Uint8Range(0, 31).Draw(t, "flags"))
-		tr.Code = Purpose(rapid.Uint16Range(0, 20).Draw(t, "code"))
+		tr.Code = Purpose(rapid.Uint16Range(0, 24).Draw(t, "code"))
 		tr.Timeout = time.Duration(rapid.Int64Range(-1, 1).Draw(t, "timeout"))
 		tr.At -= unit.Instant(rapid.Int64Range(0, 1).Draw(t, "late"))
 		tr.PendingID = id.Draw(t, "pending")

@@ -12,28 +12,32 @@ type Purpose uint16
 
 // The purposes of transfers.
 const (
-	ForFunding  Purpose = iota + 1 // mint -> wallet: a budget, or more of it
-	ForIncome                      // mint -> wallet: pay for finished work
-	ForEnergy                      // wallet or deposit -> heat
-	ForRent                        // wallet or deposit -> treasury
-	ForErasure                     // wallet or deposit -> entropy
-	ForOther                       // wallet or deposit -> anywhere else
-	ForDeposit                     // wallet -> deposit, at admission
-	ForRefund                      // deposit -> wallet, when the deposit was not needed
-	ForReturn                      // wallet -> mint, what is left at the end
-	ForLease                       // wallet -> lease, and back
-	ForBond                        // wallet -> bond, and back
-	ForPenalty                     // bond -> treasury, a failed audit
-	ForSystem                      // system -> heat, the machine's own use
-	ForLoss                        // loss -> heat, what nobody could pay
-	ForDiscount                    // treasury -> wallet, a migrant of a hot node
-	purposes                       // one past the last
+	ForFunding   Purpose = iota + 1 // mint -> wallet: a budget, or more of it
+	ForIncome                       // mint -> wallet: pay for finished work
+	ForEnergy                       // wallet or deposit -> heat
+	ForRent                         // wallet or deposit -> treasury
+	ForErasure                      // wallet or deposit -> entropy
+	ForOther                        // wallet or deposit -> anywhere else
+	ForDeposit                      // wallet -> deposit, at admission
+	ForRefund                       // deposit -> wallet, when the deposit was not needed
+	ForReturn                       // wallet -> mint, what is left at the end
+	ForLease                        // wallet -> lease, and back
+	ForBond                         // wallet -> bond, and back
+	ForPenalty                      // bond -> treasury, a failed audit
+	ForSystem                       // system -> heat, the machine's own use
+	ForLoss                         // loss -> heat, what nobody could pay
+	ForDiscount                     // treasury -> wallet, a migrant of a hot node
+	ForReadopted                    // wallet -> heat, what ran while no daemon was there
+	ForTransfer                     // wallet -> wallet, a gift
+	ForAllowance                    // mint or wallet -> wallet, an allowance that grew
+	purposes                        // one past the last
 )
 
 var purposeNames = [purposes]string{
 	ForFunding: "funding", ForIncome: "income", ForEnergy: "energy", ForRent: "rent", ForErasure: "erasure",
 	ForOther: "other", ForDeposit: "deposit", ForRefund: "refund", ForReturn: "return", ForLease: "lease",
 	ForBond: "bond", ForPenalty: "penalty", ForSystem: "system", ForLoss: "loss", ForDiscount: "discount",
+	ForReadopted: "readopted", ForTransfer: "transfer", ForAllowance: "allowance",
 }
 
 // String is the purpose's word in journals and reports.

@@ -81,6 +81,18 @@ func newPacing(now unit.Instant, rate unit.Spend, horizon time.Duration) (pacing
 	}, nil
 }
 
+// End is when the horizon ends, if there is one.
+func (p *pacing) End() (end unit.Instant, timed bool) { return p.end, p.timed }
+
+// EndAt moves the end of the horizon: pacing that goes on after a restart has
+// what is left of it, which may be less than could be asked for. It has no
+// effect where there is no horizon.
+func (p *pacing) EndAt(end unit.Instant) {
+	if p.timed {
+		p.end = end
+	}
+}
+
 // next returns the bid and the quantity of the coming epoch.
 func (p *pacing) next(r Round) (unit.Rate, unit.CoreTime) {
 	if r.Length <= 0 || r.Base < 0 || r.Cap < 0 || r.Reserve < 0 || r.Demand < 0 {

@@ -33,9 +33,14 @@ const (
 // Carry is what one wallet owes below a micro-$J. It belongs to the wallet for
 // its whole life: dropping it gives work away, sharing it charges the wrong one.
 type Carry struct {
-	Energy  uint64 // in 1e-6 micro-$J, below 1e6
-	Rent    uint64 // in 1e-9 micro-$J, below 1e9
-	Erasure uint64 // in 1e-12 micro-$J, below 1e12
+	Energy  uint64 `json:"energy_pcredits"`  // in 1e-6 micro-$J, below 1e6
+	Rent    uint64 `json:"rent_fcredits"`    // in 1e-9 micro-$J, below 1e9
+	Erasure uint64 `json:"erasure_acredits"` // in 1e-12 micro-$J, below 1e12
+}
+
+// Valid reports whether each part is less than one micro-$J.
+func (c Carry) Valid() bool {
+	return c.Energy < energyParts && c.Rent < rentParts && c.Erasure < erasureParts
 }
 
 // Flush empties the carry at the wallet's death: each part that is owed at all
@@ -53,9 +58,9 @@ func (c *Carry) Flush() Bill {
 // Bill is a debit by its parts. Energy goes to the heat account, Erasure to
 // entropy, Rent to the treasury.
 type Bill struct {
-	Energy  unit.Credits
-	Rent    unit.Credits
-	Erasure unit.Credits
+	Energy  unit.Credits `json:"energy_ucredits"`
+	Rent    unit.Credits `json:"rent_ucredits"`
+	Erasure unit.Credits `json:"erasure_ucredits"`
 }
 
 // Total is the whole debit.

@@ -1,0 +1,272 @@
+package demon
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/market"
+	"github.com/maxwell-hypervisor/maxwell/price"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// Readopted is what a workload used while no daemon was there, and what it paid
+// for it. Nobody metered its energy: it is the node's reference power for the
+// core time that the kernel counted. There is no rent, because there was no market.
+type Readopted struct {
+	Times  int64            `json:"times"`
+	CPU    unit.CoreTime    `json:"cpu_ns"`
+	Energy unit.Microjoules `json:"energy_uj"`
+	Cost   unit.Credits     `json:"cost_ucredits"` // paid by its balance and its deposit; part of its energy cost
+	Loss   unit.Credits     `json:"loss_ucredits"` // what those could not pay; part of its loss
+}
+
+// Resume returns a market whose books are entries, replayed: what Entries of
+// earlier processes handed over, all of it and in order. Its workloads are not in
+// it yet. Before the first Step the caller gives every saved one to Readopt or to
+// BuryLost; the first Step returns the money of the others to the mint.
+func Resume(cfg Config, now unit.Instant, entries iter.Seq[ledger.Entry]) (*Demon, error) {
+	d := newDemon(cfg, now)
+	b := bookkeeper{book: d.book, wallet: make(map[string]bool)}
+	count, taken := 0, make(map[uint64]struct{})
+	for e := range entries {
+		count++
+		if status := d.book.Replay(&e); status != ledger.OK {
+			return nil, fmt.Errorf("entry %d (%v) does not fit the books before it: %v", count, e.Change, status)
+		}
+		for i := range e.Chain {
+			t := &e.Chain[i]
+			b.at = max(b.at, t.At)
+			hi, _ := t.ID.Parts()
+			taken[hi] = struct{}{}
+			d.nextID = max(d.nextID, t.UserData)
+		}
+	}
+	for a := range d.book.Accounts() {
+		if name, ok := strings.CutPrefix(a.Name, ledger.KindWallet.String()+":"); ok {
+			b.wallet[name] = true
+		}
+	}
+	// No transfer of this process may have the id of an earlier one, even if it
+	// was given the same seed.
+	b.prefix = d.rng.Uint64()
+	for known := true; known; {
+		if _, known = taken[b.prefix]; known {
+			b.prefix = d.rng.Uint64()
+		}
+	}
+	b.keep = cfg.Journal
+	b.openChart()
+	d.money = b
+	d.resumed = true
+	return d, nil
+}
+
+// Readopt takes a saved workload back into the market. run is the core time of
+// its group by the kernel's own counter at this moment, since it was made. What is
+// beyond s.Run has not been charged: it is billed here, once, at the node's
+// reference power and the grid factor last in force, from its balance and then its
+// deposit; the rest goes to the loss account. A counter below s.Run is not
+// believed and costs nothing.
+//
+// From here on Input.Usage of the slot counts from zero, as for a newcomer. The
+// caller makes the group what the demon takes it to be: frozen if Frozen says
+// so, free to run if not.
+func (d *Demon) Readopt(now unit.Instant, s Saved, run unit.CoreTime) (int32, Readopted, error) {
+	w, err := d.restore(now, &s)
+	if err != nil {
+		return 0, Readopted{}, fmt.Errorf("readopt %s: %w", s.Terms.Name, err)
+	}
+	gap := d.bridge(w, run-s.Run, s.Grid)
+	d.inherited += s.Energy
+	d.totals.Node += s.Energy
+	d.totals.Attributed += s.Energy
+	d.raise(w, Event{Kind: EventReadopted})
+	d.save(w)
+	return w.slot, gap, nil
+}
+
+// Frozen reports whether slot was last told to be frozen.
+func (d *Demon) Frozen(slot int32) bool {
+	w := d.at(slot)
+	return w != nil && w.frozen
+}
+
+// BuryLost closes the books of a saved workload whose group is gone: its tree
+// ended while no daemon was there, or the machine was started anew. If its counter
+// is known (hasRun), what was not charged yet is billed as in Readopt, and it has
+// exited; if not, it is lost. One that was dying keeps its reason, and one that was
+// broke until after its grace was insolvent. Its line is remembered like those of
+// the other dead.
+func (d *Demon) BuryLost(now unit.Instant, s Saved, run unit.CoreTime, hasRun bool) (Line, error) {
+	if !hasRun {
+		run = s.Run
+	}
+	slot, _, err := d.Readopt(now, s, run)
+	if err != nil {
+		return Line{}, err
+	}
+	w := d.slots[slot]
+	d.events = d.events[:len(d.events)-1] // it was not taken back
+	if !hasRun || !w.started {
+		w.trip = apoptosis.Lost
+	}
+	if at, timed := w.life.Deadline(); timed && now >= at && hasRun {
+		// It was frozen, or dying, and its time was over: that is what ended it.
+		w.life.Step(apoptosis.Input{Now: now, Started: true, Populated: true})
+	}
+	w.life.Step(apoptosis.Input{
+		Now: now, Solvent: true, Started: w.started, Trip: w.trip, ChildGone: true, ChildSignaled: w.killed,
+	})
+	d.bury(w)
+	w.ended = now
+	d.Release(slot)
+	return d.dead[len(d.dead)-1], nil
+}
+
+// restore makes the workload of s and gives it a slot. It changes nothing if it
+// fails.
+func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
+	life, err := apoptosis.Restore(s.Terms.Policy, s.Life)
+	switch {
+	case s.Version != SavedVersion:
+		return nil, fmt.Errorf("saved in version %d, this Maxwell knows %d", s.Version, SavedVersion)
+	case err != nil:
+		return nil, err
+	case s.Dead():
+		return nil, fmt.Errorf("it is dead: its books are closed")
+	case d.living(s.Terms.Name):
+		return nil, fmt.Errorf("a workload of its name is alive")
+	case s.Run < 0 || s.Wait < 0 || s.Energy < 0 || s.Erased < 0 || !s.Carry.Valid():
+		return nil, fmt.Errorf("its saved counters make no sense")
+	}
+	w := &workload{
+		id: s.ID, ask: s.Terms, life: life, trip: s.Trip, carry: s.Carry, admitted: s.Admitted,
+		started: s.Started, gone: s.Ended, killed: s.Signaled, asleep: s.Suspended, laneFrom: s.Lane, warned: s.Warned,
+		run: s.Run, wait: s.Wait, energy: s.Energy, erased: s.Erased, hasErased: s.HasErased, work: s.Work,
+		unitPrice: s.Price, readopted: s.Readopted, base: base{run: s.Run, wait: s.Wait, erased: s.Erased},
+		purse: purse{
+			open: s.Open, granted: s.Granted, income: s.Income, balance: s.Balance, deposit: s.Deposit,
+			spent: s.Spent, other: s.Other, loss: s.Loss,
+		},
+	}
+	w.usage.PeakMemory = s.PeakMemory
+	w.purse.posted = w.purse.marks()
+	w.purse.posted.hold, w.purse.posted.held = s.Hold, s.Held
+	if err := d.money.fits(w); err != nil {
+		return nil, err
+	}
+	if err := d.pace(w, now); err != nil {
+		return nil, err
+	}
+	w.paceUntil(s.PaceEnd)
+	state := life.State()
+	w.dying = state == apoptosis.Dying
+	w.halted = state == apoptosis.Broke || state == apoptosis.Paused
+	w.frozen = w.started && !w.dying && (w.halted || w.asleep)
+	w.class = market.NewEClass(d.cfg.Reference, now)
+	w.floorWeight = d.deposit(&w.ask, d.base())
+	w.slot = d.takeSlot()
+	d.nextID = max(d.nextID, s.ID)
+	d.stand(w)
+	if w.started {
+		w.desire = d.newDesire(w)
+	}
+	d.enter(w)
+	return w, nil
+}
+
+// paceUntil ends w's horizon at end.
+func (w *workload) paceUntil(end unit.Instant) {
+	switch {
+	case w.auto != nil:
+		w.auto.EndAt(end)
+	case w.pacer != nil:
+		w.pacer.EndAt(end)
+	}
+}
+
+// bridge bills w for the core time that it used while no daemon was there.
+func (d *Demon) bridge(w *workload, ran unit.CoreTime, grid unit.PPM) Readopted {
+	gap := Readopted{Times: 1, CPU: max(0, ran)}
+	if grid == 0 {
+		grid = d.grid
+	}
+	gap.Energy = unit.Microjoules(unit.MulDivSat(int64(d.cfg.Reference), int64(gap.CPU), int64(time.Second)))
+	bill := price.Cost(
+		price.Cycles{Time: gap.CPU, Energy: gap.Energy}, price.GridPrice{Factor: grid}, 0, d.cfg.Landauer, &w.carry,
+	)
+	loss := w.purse.loss
+	w.purse.pay(bill)
+	gap.Loss = w.purse.loss - loss
+	gap.Cost = bill.Total() - gap.Loss
+	w.run += gap.CPU
+	w.base.run = w.run
+	w.energy += gap.Energy
+	w.readopted.add(gap)
+	d.gaps += gap.Energy
+	d.totals.Node += gap.Energy
+	d.totals.Attributed += gap.Energy
+	d.money.postAs(w, ledger.ForReadopted)
+	return gap
+}
+
+// add is the sum of two gaps.
+func (r *Readopted) add(o Readopted) {
+	r.Times += o.Times
+	r.CPU += o.CPU
+	r.Energy += o.Energy
+	r.Cost += o.Cost
+	r.Loss += o.Loss
+}
+
+// fits reports whether the books know w's purse as it was saved.
+func (b *bookkeeper) fits(w *workload) error {
+	p := &w.purse
+	wallet, deposit := w.accounts()
+	hold, open := b.book.Hold(p.posted.hold)
+	switch {
+	case !p.whole():
+		return fmt.Errorf("its saved sums do not add up")
+	case !b.wallet[w.ask.Name]:
+		return fmt.Errorf("the books have no wallet of its name")
+	case b.book.Balance(wallet) != p.balance || b.book.Balance(deposit) != p.deposit:
+		return fmt.Errorf("saved with a balance of %d and a deposit of %d micro-$J, the books say %d and %d",
+			p.balance, p.deposit, b.book.Balance(wallet), b.book.Balance(deposit))
+	case open != (p.posted.held > 0), open && (hold.Amount != p.posted.held || hold.Debit != wallet):
+		return fmt.Errorf("saved with %d micro-$J held, the books say otherwise", p.posted.held)
+	case b.book.Available(wallet) != p.balance-p.posted.held:
+		return fmt.Errorf("saved with %d micro-$J held, the books hold %d",
+			p.posted.held, p.balance-b.book.Available(wallet))
+	}
+	return nil
+}
+
+// closeUnclaimed returns to the mint what wallets have that neither a living
+// workload nor a statement names: those of the dead of earlier processes.
+func (d *Demon) closeUnclaimed() {
+	d.resumed = false
+	holds := make(map[ledger.ID]ledger.ID)
+	for t := range d.book.Holds() {
+		holds[t.Debit] = t.ID
+	}
+	claimed := make(map[string]bool)
+	for i := range d.dead {
+		claimed[d.dead[i].Name] = true
+	}
+	var names []string
+	for name := range d.money.wallet {
+		if !d.living(name) && !claimed[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		d.money.release(name, holds[ledger.Wallet(name).ID])
+		d.money.retire(name)
+	}
+}
