@@ -23,6 +23,9 @@ func (w *World) check() error {
 	if err := w.checkFrozen(); err != nil {
 		return err
 	}
+	if err := w.checkCharged(); err != nil {
+		return err
+	}
 	if err := w.replay(); err != nil {
 		return err
 	}
@@ -57,7 +60,9 @@ func (w *World) check() error {
 
 // replay does again what the journal would keep.
 func (w *World) replay() error {
-	for _, e := range w.demon.Entries() {
+	entries := w.demon.Entries()
+	w.keep(entries)
+	for _, e := range entries {
 		if status := w.copied.Replay(&e); status != ledger.OK {
 			return fmt.Errorf("entry %v of the journal: %v", e, status)
 		}

@@ -31,7 +31,8 @@ import (
 type Config struct {
 	Seed      uint64
 	Ticks     int
-	Workloads int // alive at once, about
+	Workloads int  // alive at once, about
+	Crashes   bool // the daemon is killed now and then, and comes back
 }
 
 // World is the invented machine.
@@ -49,7 +50,10 @@ type World struct {
 	joule  float64 // exact energy so far, in uJ; float only in this invented world
 	names  int
 	buried map[uint64]string // id -> name of the dead
-	copied *ledger.Ledger    // replayed from the journal's entries
+	graves map[uint64]*process
+	copied *ledger.Ledger // replayed from the journal's entries
+	market demon.Config
+	disk   disk
 	Report Report
 }
 
@@ -67,11 +71,14 @@ type Report struct {
 	Loss      unit.Credits     `json:"written_off_ucredits"`
 	Minted    unit.Credits     `json:"minted_ucredits"`
 	Energy    unit.Microjoules `json:"node_energy_uj"`
+	Crashes   int              `json:"crashes,omitempty"`
+	Readopted int              `json:"readopted,omitempty"`
 }
 
 // process is an invented workload.
 type process struct {
 	slot     int32
+	id       uint64
 	name     string
 	threads  int
 	onFor    time.Duration // bursts: runs this long
@@ -83,6 +90,8 @@ type process struct {
 	sinceJob unit.CoreTime
 	run      unit.CoreTime
 	wait     unit.CoreTime
+	from     unit.CoreTime // run when the meter was begun
+	waitFrom unit.CoreTime
 	frozen   bool
 	lane     bool
 	killed   bool
@@ -96,7 +105,8 @@ func New(cfg Config) *World {
 	w := &World{
 		cfg: cfg, rng: rng, cores: unit.MilliCores(1+rng.IntN(8)) * 1000,
 		watts: unit.Microwatts(1+rng.Int64N(30)) * 1_000_000, buried: make(map[uint64]string),
-		copied: ledger.New(ledger.Config{}),
+		graves: make(map[uint64]*process), copied: ledger.New(ledger.Config{}),
+		disk: disk{docs: make(map[uint64]demon.Saved)},
 	}
 	if w.cfg.Workloads == 0 {
 		w.cfg.Workloads = 1 + rng.IntN(40)
@@ -117,7 +127,7 @@ func New(cfg Config) *World {
 		dc.Floor = -1
 	}
 	w.now = unit.Instant(rng.Int64N(1 << 40))
-	w.demon = demon.New(dc, w.now)
+	w.demon, w.market = demon.New(dc, w.now), dc
 	w.Report = Report{Seed: cfg.Seed, Dead: make(map[string]int)}
 	return w
 }
@@ -141,6 +151,12 @@ func (w *World) Run() (err error) {
 		}
 		w.obey()
 		epoch = w.out.Epoch
+		if w.cfg.Crashes && w.rng.IntN(40) == 0 {
+			if err := w.crash(); err != nil {
+				return fmt.Errorf("crash after tick %d: %w", w.Report.Ticks, err)
+			}
+			epoch = demon.ShortEpoch
+		}
 	}
 	return nil
 }
@@ -161,18 +177,27 @@ func (w *World) populate() {
 		return
 	}
 	w.Report.Admitted++
-	for int(slot) >= len(w.procs) {
-		w.procs = append(w.procs, nil)
-		w.in.Usage = append(w.in.Usage, demon.Usage{})
-	}
-	w.in.Usage[slot] = demon.Usage{}
-	w.procs[slot] = w.invent(slot, name)
+	w.seat(slot, w.invent(name))
+	line, _ := w.demon.LineOf(slot)
+	w.procs[slot].id = line.ID
 	if w.rng.IntN(20) == 0 {
 		w.procs[slot].exited = true
 		w.demon.Gone(slot, false) // the command could not be run
 		return
 	}
 	w.demon.Started(slot)
+}
+
+// seat puts p into slot.
+func (w *World) seat(slot int32, p *process) {
+	for int(slot) >= len(w.procs) {
+		w.procs = append(w.procs, nil)
+	}
+	for len(w.in.Usage) < len(w.procs) {
+		w.in.Usage = append(w.in.Usage, demon.Usage{})
+	}
+	w.in.Usage[slot] = demon.Usage{}
+	p.slot, w.procs[slot] = slot, p
 }
 
 // terms draws an admission.
@@ -211,10 +236,10 @@ func (w *World) terms(name string) demon.Admission {
 }
 
 // invent draws a behaviour.
-func (w *World) invent(slot int32, name string) *process {
+func (w *World) invent(name string) *process {
 	r := w.rng
 	p := &process{
-		slot: slot, name: name, threads: 1 + r.IntN(4), onFor: time.Duration(1 + r.Int64N(int64(time.Second))),
+		name: name, threads: 1 + r.IntN(4), onFor: time.Duration(1 + r.Int64N(int64(time.Second))),
 		hardy: r.IntN(3) == 0, watts: w.watts,
 	}
 	if r.IntN(2) == 0 {
@@ -368,7 +393,7 @@ func (w *World) gate(p *process) (unit.CoreTime, bool) {
 	for i := range w.out.Gates {
 		if g := &w.out.Gates[i]; g.Slot == p.slot {
 			late := unit.CoreTime(w.rng.Int64N(int64(4 * time.Millisecond)))
-			return w.in.Usage[p.slot].Run + g.Allowance + late, true
+			return p.from + w.in.Usage[p.slot].Run + g.Allowance + late, true
 		}
 	}
 	return 0, false
@@ -403,7 +428,7 @@ func (w *World) sense(busy, system unit.CoreTime) {
 			continue
 		}
 		u := &w.in.Usage[slot]
-		u.Run, u.Wait = p.run, p.wait
+		u.Run, u.Wait = p.run-p.from, p.wait-p.waitFrom
 		u.Populated = !p.exited && !p.killed
 		if w.rng.IntN(10) == 0 && p.exited {
 			u.Populated = true // something it left behind
@@ -433,7 +458,7 @@ func (w *World) obey() {
 			line, _ := w.demon.LineOf(a.Slot)
 			w.Report.Dead[line.Reason.String()]++
 			w.Report.Loss += line.Loss
-			w.buried[line.ID] = line.Name
+			w.buried[line.ID], w.graves[line.ID] = line.Name, p
 			w.demon.Release(a.Slot)
 			w.procs[a.Slot] = nil
 		}
