@@ -73,13 +73,14 @@ var external = map[string][]string{
 	"golang.org/x/sys/unix": {
 		"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest", "e2e",
 	},
-	"modernc.org/sqlite":         {"internal/journal"},
-	"golang.org/x/term":          {"cmd"},
-	"github.com/spf13/cobra":     {"cmd"},
-	"github.com/spf13/pflag":     {"cmd"},
-	"connectrpc.com/connect":     {"internal/api", "internal/node", "cmd"},
-	"google.golang.org/protobuf": {"internal/api", "internal/node", "cmd"},
-	"github.com/goccy/go-yaml":   {"internal/strict"},
+	"modernc.org/sqlite":           {"internal/journal"},
+	"golang.org/x/term":            {"cmd"},
+	"github.com/spf13/cobra":       {"cmd"},
+	"github.com/spf13/pflag":       {"cmd"},
+	"connectrpc.com/connect":       {"internal/api", "internal/node", "cmd"},
+	"google.golang.org/protobuf":   {"internal/api", "internal/node", "cmd"},
+	"github.com/goccy/go-yaml":     {"internal/strict"},
+	"github.com/coreos/go-systemd": {"cmd"},
 }
 
 var testModules = []string{"pgregory.net/rapid", "github.com/google/go-cmp/cmp", "github.com/google/btree"}

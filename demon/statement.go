@@ -171,3 +171,6 @@ func grow[T any](s []T, n int) []T {
 }
 
 func panicf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
+
+// Post posts every living wallet's outstanding sums now, and not within a second.
+func (d *Demon) Post() { d.postAll() }

@@ -19,7 +19,7 @@ func joinMarket(ctx context.Context, o opening) (session, error) {
 		return nil, err
 	}
 	s, err := node.Join(ctx, node.JoinOptions{
-		Dir: dir, Client: o.client, Version: thisBuild().Version, Settings: settings(o), Existing: o.existing,
+		Dir: dir, Daemon: daemonSocket(dir), Client: o.client, Version: thisBuild().Version, Settings: settings(o), Existing: o.existing,
 	})
 	if errors.Is(err, node.ErrNoMarket) {
 		return nil, fmt.Errorf("no market runs here (looked in %s); start one with maxwell run or maxwell up", dir)
@@ -32,6 +32,18 @@ func joinMarket(ctx context.Context, o opening) (session, error) {
 		return nil, errors.Join(usagef("journal: a market runs here already, with another journal or none; end it first, or leave out --journal"), err)
 	}
 	return realSession{s}, nil
+}
+
+// daemonSocket is where the daemon that governs this caller may listen; "" if that
+// is the place of the caller's own market.
+func daemonSocket(own string) string {
+	if name := os.Getenv("MAXWELL_SOCKET"); name != "" {
+		return name
+	}
+	if os.Getenv("MAXWELL_RUNTIME_DIR") != "" || own == host.SystemDir {
+		return ""
+	}
+	return filepath.Join(host.SystemDir, node.SocketName)
 }
 
 // connectMarket opens a line to the market that governs this caller.

@@ -92,9 +92,14 @@ func screenSize(w io.Writer, environ []string) (width, height int, ok bool) {
 func openingFlags(f *pflag.FlagSet, o *opening) {
 	f.Var(choice(&o.enforce, "auto", "cgroup", "signal"), "enforce", "how to enforce, if this opens the market: auto, cgroup or signal")
 	f.StringVar(&o.journal, "journal", "", "keep every transfer of the market that this opens in a new `FILE`; see maxwell audit verify")
-	f.Uint64Var(&o.tests.panicAtTick, "panic-at-tick", 0, "tests: the market panics at this tick")
-	f.StringVar(&o.tests.panicIn, "panic-in", "", "tests: where it panics")
-	f.StringVar(&o.tests.trace, "trace", "", "write one JSON line an epoch to this file, if this opens the market")
+	testFlags(f, &o.tests)
+}
+
+// testFlags are hidden: what tests ask of a market.
+func testFlags(f *pflag.FlagSet, t *openingTests) {
+	f.Uint64Var(&t.panicAtTick, "panic-at-tick", 0, "tests: the market panics at this tick")
+	f.StringVar(&t.panicIn, "panic-in", "", "tests: where it panics")
+	f.StringVar(&t.trace, "trace", "", "write one JSON line an epoch to this file, if this opens the market")
 	for _, name := range []string{"panic-at-tick", "panic-in", "trace"} {
 		f.Lookup(name).Hidden = true
 	}

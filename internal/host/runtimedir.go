@@ -25,7 +25,7 @@ const SystemDir = "/run/maxwell"
 //	/tmp/maxwell-UID             otherwise
 //
 // The directory must be a real directory, owned by uid, and closed to all
-// others; anything else in its place is refused, never repaired: in /tmp it
+// others (others may look into /run/maxwell, to call a daemon); anything else in its place is refused, never repaired: in /tmp it
 // may be somebody's trap.
 func RuntimeDir(r Roots, uid int, getenv func(string) string) (string, error) {
 	if dir := getenv("MAXWELL_RUNTIME_DIR"); dir != "" {
@@ -33,7 +33,10 @@ func RuntimeDir(r Roots, uid int, getenv func(string) string) (string, error) {
 	}
 	if uid == 0 {
 		if dir := r.Path(SystemDir); isDir(r.Path("/run")) {
-			return dir, ownDir(dir, uid)
+			if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return dir, fmt.Errorf("make runtime directory %s: %w", dir, plain(err))
+			}
+			return dir, checkMode(dir, uid, 0o022) // a daemon opened it to its callers
 		}
 	} else {
 		for _, session := range []string{getenv("XDG_RUNTIME_DIR"), r.Path("/run/user/" + strconv.Itoa(uid))} {
@@ -46,6 +49,16 @@ func RuntimeDir(r Roots, uid int, getenv func(string) string) (string, error) {
 	}
 	dir := r.Path("/tmp/maxwell-" + strconv.Itoa(uid))
 	return dir, ownDir(dir, uid)
+}
+
+// ServiceDir makes and checks the directory of a daemon's lock and socket: others
+// may look in, to call, but nobody but uid may write.
+func ServiceDir(dir string, uid int) error {
+	err := os.MkdirAll(dir, 0o755)
+	if err != nil {
+		return fmt.Errorf("make runtime directory %s: %w", dir, plain(err))
+	}
+	return checkMode(dir, uid, 0o022)
 }
 
 func isDir(path string) bool {
@@ -62,7 +75,11 @@ func ownDir(dir string, uid int) error {
 	return checkDir(dir, uid)
 }
 
-func checkDir(dir string, uid int) error {
+func checkDir(dir string, uid int) error { return checkMode(dir, uid, 0o077) }
+
+// checkMode refuses what is no directory, not uid's, or open to others by one of
+// the bits.
+func checkMode(dir string, uid int, closed os.FileMode) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("check runtime directory %s: %w", dir, plain(err))
@@ -73,8 +90,8 @@ func checkDir(dir string, uid int) error {
 		return fmt.Errorf("check runtime directory %s: not a directory: %w", dir, ErrDenied)
 	case !ok || int(st.Uid) != uid:
 		return fmt.Errorf("check runtime directory %s: not owned by uid %d: %w", dir, uid, ErrDenied)
-	case info.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("check runtime directory %s: mode %04o lets others in; chmod 0700 it: %w", dir, info.Mode().Perm(), ErrDenied)
+	case info.Mode().Perm()&closed != 0:
+		return fmt.Errorf("check runtime directory %s: mode %04o lets others in; chmod %04o it: %w", dir, info.Mode().Perm(), 0o777&^closed, ErrDenied)
 	}
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"connectrpc.com/connect"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/journal"
+	"github.com/maxwell-hypervisor/maxwell/ledger"
 )
 
 // chronicle is what the market remembers of what happened, for those who ask
@@ -158,7 +160,7 @@ func (m *Market) seenBy(a actor, dead bool) *v1.Snapshot {
 		list := m.chronicle.graves(mostDead, a.may)
 		for _, mem := range slices.Backward(list) {
 			mine[mem.name] = true
-			out.Workloads = append(out.Workloads, m.workload(&mem.final, mem))
+			out.Workloads = append(out.Workloads, m.lastStatement(mem))
 		}
 	}
 	if !a.admin || a.self != nil {
@@ -211,7 +213,8 @@ func (s service) Wait(ctx context.Context, req *v1.WaitRequest) (*v1.WaitRespons
 	case <-s.m.done:
 		return nil, errClosing
 	}
-	return &v1.WaitResponse{Workload: s.m.workload(&mem.final, mem), SpotPeakMilli: mem.spotPeakMilli}, nil
+	w := s.m.lastStatement(mem)
+	return &v1.WaitResponse{Workload: w, SpotPeakMilli: w.GetSpotPeakMilli()}, nil
 }
 
 // Watch implements MarketService.
@@ -276,13 +279,74 @@ func (s service) Receipts(ctx context.Context, req *v1.ReceiptsRequest) (*v1.Rec
 	for _, mem := range s.m.chronicle.graves(limit, func(mem *member) bool {
 		return a.may(mem) && (name == "" || mem.name == name || mem.id() == name)
 	}) {
-		out.Workloads = append(out.Workloads, s.m.workload(&mem.final, mem))
+		out.Workloads = append(out.Workloads, s.m.lastStatement(mem))
 	}
 	return out, nil
 }
 
 // Postings implements MarketService.
-func (s service) Postings(context.Context, *v1.PostingsRequest) (*v1.PostingsResponse, error) {
-	return nil, connect.NewError(connect.CodeFailedPrecondition,
-		errors.New("this market keeps no journal: start it with --journal FILE, or as maxwell daemon"))
+func (s service) Postings(ctx context.Context, req *v1.PostingsRequest) (*v1.PostingsResponse, error) {
+	a, err := s.actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.m.keeper == nil {
+		return nil, connect.NewError(connect.CodeFailedPrecondition,
+			errors.New("this market keeps no journal: start it with --journal FILE, or as maxwell daemon"))
+	}
+	q := journal.TransferQuery{Limit: int(req.GetLimit())}
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	if q.Account, err = s.account(a, req.GetAccount()); err != nil {
+		return nil, err
+	}
+	out := &v1.PostingsResponse{}
+	for p, err := range s.m.keeper.store.Transfers(q) {
+		if err != nil {
+			return nil, connect.NewError(connect.CodeInternal, err)
+		}
+		out.Postings = append(out.Postings, &v1.Posting{
+			Seq: p.Seq, WallNs: p.Wall.UnixNano(), Debit: p.DebitName, Credit: p.CreditName,
+			AmountUcredits: int64(p.Amount), Purpose: p.Code.String(), Pending: p.Flags&ledger.Pending != 0,
+		})
+	}
+	return out, nil
 }
+
+// account is the ledger's account that a caller means: a workload's wallet by its
+// name, or any account as the books print it. Only who may act for everybody sees
+// those that are nobody's own, or all at once.
+func (s service) account(a actor, name string) (ledger.ID, error) {
+	if name == "" && a.self != nil {
+		name = a.self.name
+	}
+	kind, owner, personal := strings.Cut(name, ":")
+	if !personal {
+		kind, owner = "", name
+	}
+	if a.admin && a.self == nil {
+		switch {
+		case name == "":
+			return ledger.ID{}, nil
+		case personal:
+			return ledger.NameID(name), nil
+		case slices.Contains(impersonal, name):
+			return ledger.NameID(name), nil
+		}
+		return ledger.Wallet(name).ID, nil
+	}
+	if name == "" {
+		return ledger.ID{}, connect.NewError(connect.CodePermissionDenied, errors.New("all postings are for admins; name one of your workloads"))
+	}
+	if _, err := s.visible(a, owner); err != nil && s.grave(a, owner) == nil {
+		return ledger.ID{}, noSuch(owner)
+	}
+	if kind == "" {
+		return ledger.Wallet(owner).ID, nil
+	}
+	return ledger.NameID(name), nil
+}
+
+// impersonal are the accounts of nobody in particular.
+var impersonal = []string{"mint", "heat", "entropy", "treasury", "system", "loss"}

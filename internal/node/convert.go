@@ -165,7 +165,7 @@ func (s service) snapshot(own *session) *v1.Snapshot {
 		take()
 	}
 	for _, mem := range own.buried() {
-		out.Workloads = append(out.Workloads, s.m.workload(&mem.final, mem))
+		out.Workloads = append(out.Workloads, s.m.lastStatement(mem))
 	}
 	return out
 }

@@ -36,18 +36,20 @@ func (m *Market) enforce(dir string, roots host.Roots, lock *os.File) error {
 // enforceByCgroup makes the market's directories, guards them and counts what
 // runs in them. What a dead market of the same user left behind goes first.
 func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File) error {
-	repaired, err := cgroup.Repair(roots)
+	cfg := cgroup.Config{Cores: m.settings.Cores}
+	if m.durable() {
+		cfg.Mode, cfg.Adopt = cgroup.ModeThaw, true
+	} else if err := m.repair(roots); err != nil {
+		return err
+	}
+	e, err := cgroup.Open(cfg, roots)
 	if err != nil {
 		return err
 	}
-	for _, a := range repaired {
-		if a.Outcome == cgroup.Removed || a.Outcome == cgroup.Broken {
-			m.log.Info("repair", "what", a.String())
+	if m.durable() { // what it takes over must not be taken for a dead one's
+		if err := m.repair(roots); err != nil {
+			return errors.Join(err, e.Leave())
 		}
-	}
-	e, err := cgroup.Open(cgroup.Config{Cores: m.settings.Cores}, roots)
-	if err != nil {
-		return err
 	}
 	m.meter, err = meter.Open(meter.Config{Kind: m.settings.Meter, Parent: e.Parent()}, roots)
 	if err != nil {
@@ -58,6 +60,17 @@ func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File) error {
 	}
 	m.enforcer = e
 	return nil
+}
+
+// repair removes what dead markets of the same user left behind.
+func (m *Market) repair(roots host.Roots) error {
+	repaired, err := cgroup.Repair(roots)
+	for _, a := range repaired {
+		if a.Outcome == cgroup.Removed || a.Outcome == cgroup.Broken {
+			m.log.Info("repair", "what", a.String())
+		}
+	}
+	return err
 }
 
 // guard starts the watchdog. It inherits the market's lock, so that a client

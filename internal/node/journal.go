@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -10,18 +11,38 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/ledger"
 )
 
-// keeper writes the journal: it takes whatever the loop has done to the books
-// since its last write, and makes it durable in one go. The loop never waits for
-// the disk; the journal is behind it by one write.
+// keeper writes the journal: it takes whatever the loop has done since its last
+// write, and makes it durable in one go. The loop never waits for the disk; the
+// journal is behind it by one write. What was handed over in one call is in one
+// write.
 type keeper struct {
 	store journal.Store
-	wake  chan struct{} // has room for one note that entries wait
+	wake  chan struct{} // has room for one note that something waits
 
 	writing sync.Mutex // one write at a time; taken before mu
 	mu      sync.Mutex
 	waiting []ledger.Entry
-	err     error // why the last write failed; nil = it did not
-	lost    bool  // entries were dropped: the journal ends before them
+	notes   map[journal.Ref]note // newest of each
+	order   []journal.Ref        // of notes, as they first came
+	handed  uint64               // calls of hand
+	written uint64               // of which are durable
+	news    chan struct{}        // closed when written or err changes
+	err     error                // why the last write failed; nil = it did not
+	lost    bool                 // entries were dropped: the journal ends before them
+}
+
+// note is a document to be kept beside the books, or to be dropped.
+type note struct {
+	ref  journal.Ref
+	uid  uint32
+	wall time.Time
+	body document // nil = drop it
+}
+
+// document is what a note keeps: a value that changes no more, encoded when it is
+// written, which is not on the loop's thread.
+type document interface {
+	encode() ([]byte, error)
 }
 
 const (
@@ -33,35 +54,49 @@ const (
 )
 
 // openKeeper begins a journal; an empty name gives none. The books of a market
-// begin empty, so its journal does too.
+// that ends with its clients begin empty, so its journal does too.
 func openKeeper(name string) (*keeper, error) {
 	if name == "" {
 		return nil, nil
 	}
-	store, err := journal.Create(name)
+	k, head, err := takeKeeper(name)
 	if err != nil {
 		return nil, err
 	}
-	head, err := store.Head()
-	if err == nil && head.Seq > 0 {
+	if head.Seq > 0 {
 		err = fmt.Errorf("journal %s holds the books of an earlier market: name a new file", name)
+		return nil, errors.Join(err, k.store.Close())
 	}
-	if err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	return &keeper{store: store, wake: make(chan struct{}, 1)}, nil
+	return k, nil
 }
 
-// hand takes entries from the loop. It never waits.
-func (k *keeper) hand(entries []ledger.Entry) {
-	if len(entries) == 0 {
+// takeKeeper opens a journal, new or not, and says where it ends.
+func takeKeeper(name string) (*keeper, journal.Head, error) {
+	store, err := journal.Create(name)
+	if err != nil {
+		return nil, journal.Head{}, err
+	}
+	head, err := store.Head()
+	if err != nil {
+		return nil, head, errors.Join(err, store.Close())
+	}
+	return &keeper{store: store, wake: make(chan struct{}, 1), news: make(chan struct{}), notes: make(map[journal.Ref]note)}, head, nil
+}
+
+// hand takes entries and notes from the loop. It never waits.
+func (k *keeper) hand(entries []ledger.Entry, notes ...note) {
+	if len(entries) == 0 && len(notes) == 0 {
 		return
 	}
 	k.mu.Lock()
 	k.lost = k.lost || len(k.waiting)+len(entries) > mostWaiting
 	if !k.lost {
 		k.waiting = append(k.waiting, entries...)
+		for i := range notes {
+			k.noteLocked(notes[i])
+		}
 	}
+	k.handed++
 	k.mu.Unlock()
 	select {
 	case k.wake <- struct{}{}:
@@ -69,27 +104,79 @@ func (k *keeper) hand(entries []ledger.Entry) {
 	}
 }
 
+func (k *keeper) noteLocked(n note) {
+	if _, known := k.notes[n.ref]; !known {
+		k.order = append(k.order, n.ref)
+	}
+	k.notes[n.ref] = n
+}
+
+// batch takes what waits. Notes that cannot be encoded are left out and named:
+// one of them must not hold up the books.
+func (k *keeper) batch() (b journal.Batch, notes []note, handed uint64, err error) {
+	k.mu.Lock()
+	b.Entries, handed = k.waiting, k.handed
+	for _, ref := range k.order {
+		notes = append(notes, k.notes[ref])
+	}
+	clear(k.notes)
+	k.order = k.order[:0]
+	k.mu.Unlock()
+	for i := range notes {
+		n := &notes[i]
+		if n.body == nil {
+			b.Drop = append(b.Drop, n.ref)
+			continue
+		}
+		body, bad := n.body.encode()
+		if bad != nil {
+			err = errors.Join(err, fmt.Errorf("encode %s %s: %w", n.ref.Kind, n.ref.Key, bad))
+			continue
+		}
+		b.Put = append(b.Put, journal.Document{Kind: n.ref.Kind, Key: n.ref.Key, UID: n.uid, Wall: n.wall, Body: body})
+	}
+	return b, notes, handed, err
+}
+
 // write makes durable what waits, and reports the first failure in a row.
 func (k *keeper) write() (news error) {
 	k.writing.Lock()
 	defer k.writing.Unlock()
-	k.mu.Lock()
-	batch, before := k.waiting, k.err
-	k.mu.Unlock()
-	if len(batch) == 0 {
-		return nil
+	b, notes, handed, odd := k.batch()
+	var err error
+	if len(b.Entries)+len(b.Put)+len(b.Drop) > 0 {
+		_, err = k.store.Append(time.Now(), b)
 	}
-	_, err := k.store.Append(time.Now(), journal.Batch{Entries: batch})
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	before := k.err
 	k.err = err
 	if err == nil {
-		k.waiting = k.waiting[len(batch):]
+		k.waiting = k.waiting[len(b.Entries):]
+		k.written = handed
+	} else {
+		k.putBackLocked(notes)
 	}
+	close(k.news)
+	k.news = make(chan struct{})
 	if err != nil && before == nil {
-		return err
+		return errors.Join(err, odd)
 	}
-	return nil
+	return odd
+}
+
+// putBackLocked gives notes that were not written back, before those that came
+// since.
+func (k *keeper) putBackLocked(notes []note) {
+	since := k.notes
+	later := k.order
+	k.notes, k.order = make(map[journal.Ref]note), nil
+	for i := range notes {
+		k.noteLocked(notes[i])
+	}
+	for _, ref := range later {
+		k.noteLocked(since[ref])
+	}
 }
 
 // trouble is why new work has to wait: what it pays could not be kept.
@@ -99,16 +186,46 @@ func (k *keeper) trouble() error {
 	return k.err
 }
 
+// settled waits until everything that was handed over so far is durable, and says
+// why it is not where a write failed.
+func (k *keeper) settled(ctx context.Context, done <-chan struct{}) error {
+	k.mu.Lock()
+	until := k.handed
+	k.mu.Unlock()
+	for {
+		k.mu.Lock()
+		written, err, news := k.written, k.err, k.news
+		k.mu.Unlock()
+		switch {
+		case written >= until:
+			return nil
+		case err != nil:
+			return err
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-done:
+			return errClosing
+		}
+	}
+}
+
 // keep writes the journal until the market ends. Owner: Market; end: quit.
 func (m *Market) keep() {
 	again := time.NewTicker(writeAgain)
 	defer again.Stop()
+	prune := time.NewTicker(pruneEvery)
+	defer prune.Stop()
 	for {
 		select {
 		case <-m.quit:
 			return
 		case <-m.keeper.wake:
 		case <-again.C:
+		case <-prune.C:
+			m.prune()
 		}
 		if err := m.keeper.write(); err != nil {
 			m.log.Error("journal", "err", err, "what", "new work is refused until it can be written")

@@ -29,7 +29,8 @@ type loop struct {
 	deaths  []int
 	queue   chan func()
 
-	members []*member // by slot; nil = none
+	members []*member          // by slot; nil = none
+	serials map[uint64]*member // those that are admitted and not buried
 	in      demon.Input
 	out     demon.Decisions
 	samples []meter.Sample
@@ -103,7 +104,7 @@ func newLoop(m *Market) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open wake descriptor: %w", err)
 	}
-	l := &loop{m: m, wake: fd, clock: newClock(), deathFD: -1, queue: make(chan func(), queueLength)}
+	l := &loop{m: m, wake: fd, clock: newClock(), deathFD: -1, queue: make(chan func(), queueLength), serials: make(map[uint64]*member)}
 	if w, ok := m.enforcer.(watcher); ok {
 		l.deathFD = w.DeathFD()
 	}
@@ -325,9 +326,9 @@ func (l *loop) tick(now unit.Instant) {
 	l.peak = max(l.peak, l.out.Ended.Outcome.Spot)
 	l.act()
 	l.apply(now)
-	l.tell()
+	notes := l.tell()
 	l.m.trace.write(l)
-	l.record()
+	l.record(notes...)
 	l.arm(now)
 	l.schedule(now)
 	for _, f := range l.after {
@@ -449,15 +450,8 @@ func (l *loop) apply(now unit.Instant) {
 	l.applied = now
 }
 
-// record hands what was done to the books to the journal's keeper.
-func (l *loop) record() {
-	if l.m.keeper != nil {
-		l.m.keeper.hand(l.demon.Entries())
-	}
-}
-
 // tell passes the demon's events to the clients they concern, and to history.
-func (l *loop) tell() {
+func (l *loop) tell() (notes []note) {
 	for i := range l.out.Events {
 		e := &l.out.Events[i]
 		mem := l.members[e.Slot]
@@ -466,10 +460,12 @@ func (l *loop) tell() {
 		}
 		told := l.m.event(l, mem, e)
 		l.m.chronicle.add(mem.uid, told)
+		notes = append(notes, l.m.eventNotes(mem.uid, told)...)
 		if e.Kind != demon.EventStarted { // the client did that itself
 			mem.session.push(told)
 		}
 	}
+	return notes
 }
 
 // arm computes when each gate has to be looked at.

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +54,7 @@ type Market struct {
 	seen      glance
 
 	mu      sync.Mutex
+	told    uint64 // events kept; the loop's
 	session map[string]*session
 	names   map[string]*member // the living
 	rooms   map[string]*member // the living by their cgroup2 directory
@@ -133,7 +136,19 @@ func (m *Market) start() {
 	if m.keeper != nil {
 		m.spawn("keeper", m.keep)
 	}
-	m.spawn("idle exit", m.leaveIfAlone)
+	if !m.durable() {
+		m.spawn("idle exit", m.leaveIfAlone)
+		return
+	}
+	m.mu.Lock()
+	waiting := slices.Collect(maps.Values(m.session))
+	m.mu.Unlock()
+	for _, s := range waiting { // of the process before
+		m.parted(s, resumeAfterRestart)
+	}
+	if d := m.settings.Daemon; d.Pulse > 0 && d.Notify != nil {
+		m.spawn("pulse", m.pulse)
+	}
 }
 
 // leaveIfAlone ends a market whose first client never came. Owner: Market;
@@ -185,6 +200,10 @@ func (m *Market) wait(ctx context.Context) {
 	select {
 	case <-m.closed:
 	case <-ctx.Done():
+		if m.durable() {
+			m.handOver()
+			return
+		}
 		m.endAll()
 		m.shutdownOnce()
 	}

@@ -42,7 +42,8 @@ type member struct {
 
 	childExit int32
 	hasExit   bool
-	batch     uint64 // of the last report
+	batch     uint64       // of the last report
+	saved     *demon.Saved // newest that the journal was handed; nil = none
 
 	// Written by the inspector and the workers, read by the loop.
 	cpu         atomic.Int64 // where the enforcement itself counts (signal), ns
@@ -51,6 +52,7 @@ type member struct {
 	pidsRefused atomic.Uint64
 	processes   atomic.Int64
 
+	closed        *v1.Workload  // of a dead one of an earlier process: its last statement
 	final         demon.Line    // at its burial
 	spotPeakMilli int64         // likewise, as a multiple
 	buried        chan struct{} // closed when the group is gone and the slot free
@@ -199,6 +201,26 @@ func (m *Market) bury(mem *member) {
 		}
 	}
 	m.hw.Unlock()
+	m.unmake(mem)
+	m.loop.do(func() {
+		mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
+		m.loop.demon.SetPeak(mem.slot, mem.final.Peak)
+		m.loop.demon.Release(mem.slot)
+		m.loop.note(escaped)
+		m.loop.members[mem.slot] = nil
+		delete(m.loop.serials, mem.serial)
+		if m.inspects(mem) {
+			m.inspected.Add(-1)
+		}
+		mem.session.lost(mem)
+		m.loop.record(m.receiptNotes(mem)...)
+	})
+	m.remember(mem)
+	close(mem.buried)
+}
+
+// unmake removes the group of an ended tree, and kills what is left in it.
+func (m *Market) unmake(mem *member) {
 	for try := range buryTries {
 		err := mem.group.Remove()
 		if err == nil || errors.Is(err, dispatch.ErrClosed) {
@@ -211,19 +233,6 @@ func (m *Market) bury(mem *member) {
 		m.try("kill", mem, mem.group.Kill)
 		time.Sleep(buryWait)
 	}
-	m.loop.do(func() {
-		mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
-		m.loop.demon.SetPeak(mem.slot, mem.final.Peak)
-		m.loop.demon.Release(mem.slot)
-		m.loop.note(escaped)
-		m.loop.members[mem.slot] = nil
-		if m.inspects(mem) {
-			m.inspected.Add(-1)
-		}
-		mem.session.lost(mem)
-	})
-	m.remember(mem)
-	close(mem.buried)
 }
 
 // try runs one action on a group. A group that is already gone needs nothing.

@@ -18,6 +18,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	"github.com/maxwell-hypervisor/maxwell/internal/api"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
 	"github.com/maxwell-hypervisor/maxwell/price"
@@ -36,7 +37,9 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 		return err
 	}
 	defer func() { _ = lock.Release() }() // also where no market came of it
-	_ = os.Truncate(filepath.Join(dir, LogName), 0)
+	if s.Daemon == nil {
+		_ = os.Truncate(filepath.Join(dir, LogName), 0)
+	}
 	if err := removeSockets(dir); err != nil {
 		ready(err)
 		return err
@@ -50,7 +53,8 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	m.log.Info("market open", "cores", m.settings.Cores.String(), "enforcement", m.enforcer.Describe().Detail,
 		"meter", m.meter.Describe().Detail, "energy", m.sensor.Describe().Source.String(), "watts_per_core", m.sensor.Describe().Reference.String())
 	m.start()
-	server, err := m.listen(filepath.Join(dir, SocketName))
+	socket := m.socket(dir)
+	server, err := m.listen(socket)
 	if err != nil {
 		ready(err)
 		m.shutdownOnce()
@@ -60,10 +64,18 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	m.wait(ctx)
 	m.log.Info("market closed", "epochs", m.loop.ticks.Load())
 	// Nobody new finds the socket; whoever is still connected gets its answer.
-	_ = os.Remove(filepath.Join(dir, SocketName))
+	_ = os.Remove(socket)
 	bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return server.Shutdown(bye)
+}
+
+// socket is where the market listens.
+func (m *Market) socket(dir string) string {
+	if m.durable() && m.settings.Daemon.Socket != "" {
+		return m.settings.Daemon.Socket
+	}
+	return filepath.Join(dir, SocketName)
 }
 
 // takeLock makes this process the market of its runtime directory.
@@ -109,7 +121,7 @@ func removeSockets(dir string) error {
 }
 
 // open finds out what the machine can do and wires it together.
-func open(dir string, s Settings, lock *os.File) (*Market, error) {
+func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -118,11 +130,27 @@ func open(dir string, s Settings, lock *os.File) (*Market, error) {
 		return nil, err
 	}
 	m := &Market{
-		settings: s, log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		settings: s, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: s.Log})),
 		quit: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
 		uid:     uint32(os.Getuid()),
 		session: make(map[string]*session), names: make(map[string]*member), rooms: make(map[string]*member), faults: make(map[string]time.Time),
 		jobs: make(chan func(), 1<<16), bye: func() {},
+	}
+	var before *past
+	boot := ""
+	if m.durable() {
+		// Before anything is made: without its books no daemon takes what runs.
+		if boot, err = host.BootID(roots); err != nil {
+			return nil, err
+		}
+		if before, err = recall(s.Daemon.Journal, boot); err != nil {
+			return nil, err
+		}
+		defer func() {
+			if made == nil {
+				err = errors.Join(err, before.keeper.store.Close())
+			}
+		}()
 	}
 	if err := m.sell(roots); err != nil {
 		return nil, err
@@ -140,14 +168,36 @@ func open(dir string, s Settings, lock *os.File) (*Market, error) {
 		m.loop, err = newLoop(m)
 	}
 	if err == nil {
-		m.keeper, err = openKeeper(s.Journal)
+		m.began = m.loop.clock.Now()
+		err = m.begin(before, boot)
 	}
 	if err != nil {
-		return nil, errors.Join(err, m.meter.Close(), m.enforcer.Close(), m.sensor.Close())
+		return nil, errors.Join(err, m.meter.Close(), m.giveBack(), m.sensor.Close())
 	}
-	m.began = m.loop.clock.Now()
-	m.loop.demon = demon.New(m.terms(), m.began)
 	return m, nil
+}
+
+// begin makes the demon: an empty one, or of the books that a daemon's journal
+// holds.
+func (m *Market) begin(before *past, boot string) (err error) {
+	if before != nil {
+		m.keeper = before.keeper
+		return m.resume(before, boot)
+	}
+	if m.keeper, err = openKeeper(m.settings.Journal); err != nil {
+		return err
+	}
+	m.loop.demon = demon.New(m.terms(), m.began)
+	return nil
+}
+
+// giveBack closes the enforcement of a market that did not come to be. A daemon's
+// workloads are not its own to end.
+func (m *Market) giveBack() error {
+	if e, ok := m.enforcer.(*cgroup.Enforcer); ok && m.durable() {
+		return e.Leave()
+	}
+	return m.enforcer.Close()
 }
 
 // sell decides which processors are for sale: as many as the settings say, the

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -39,22 +40,16 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	if err != nil {
 		return err
 	}
-	var token [16]byte
-	if _, err := rand.Read(token[:]); err != nil {
-		return connect.NewError(connect.CodeInternal, err)
+	own, first, err := m.enter(a, req)
+	if err != nil {
+		return err
 	}
-	own := newSession(hex.EncodeToString(token[:]), req.GetClient(), a.uid)
-	m.mu.Lock()
-	if m.closing {
-		m.mu.Unlock()
-		return errClosing
-	}
-	first := len(m.session) == 0
-	m.session[own.token] = own
-	m.mu.Unlock()
-	defer m.leave(own) // idempotent: Leave may have been first
+	defer m.part(own) // idempotent: Leave may have been first
 	snapshot := s.snapshot(own)
 	hello := &v1.Session{Token: own.token, First: first, Node: snapshot.GetNode(), Durable: m.durable()}
+	for _, mem := range own.living() {
+		hello.Living = append(hello.Living, mem.name)
+	}
 	if err := stream.Send(&v1.JoinResponse{Of: &v1.JoinResponse_Session{Session: hello}}); err != nil {
 		return err
 	}
@@ -74,6 +69,47 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	}
 }
 
+// enter opens a session, or finds the one that its client goes on with. It answers
+// to the same user alone.
+func (m *Market) enter(a actor, req *v1.JoinRequest) (own *session, first bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing {
+		return nil, false, errClosing
+	}
+	if token := req.GetResume(); token != "" {
+		own = m.session[token]
+		if own == nil || own.uid != a.uid && !a.admin {
+			return nil, false, errSession
+		}
+	} else {
+		var token [16]byte
+		_, _ = rand.Read(token[:]) // never fails (crypto/rand)
+		own, first = newSession(hex.EncodeToString(token[:]), req.GetClient(), a.uid), len(m.session) == 0
+		m.session[own.token] = own
+	}
+	own.mu.Lock()
+	own.joined = true
+	own.mu.Unlock()
+	return own, first, nil
+}
+
+// part notes that a client's stream has ended. That is the end of its session, but
+// in a market that lasts: there it has a moment to come back.
+func (m *Market) part(own *session) {
+	if !m.durable() {
+		m.leave(own)
+		return
+	}
+	own.mu.Lock()
+	own.joined = false
+	own.partings++
+	own.mu.Unlock()
+	m.parted(own, resumeAfterBreak)
+}
+
+var errSession = connect.NewError(connect.CodeUnauthenticated, errors.New("unknown session: join the market first"))
+
 // of finds the session that a token names. It answers to the user who opened it
 // alone: a token is no secret that replaces who the caller is.
 func (s service) of(ctx context.Context, token string) (*session, error) {
@@ -89,7 +125,7 @@ func (s service) of(ctx context.Context, token string) (*session, error) {
 	if own := s.m.session[token]; own != nil && (own.uid == a.uid || a.admin) {
 		return own, nil
 	}
-	return nil, connect.NewError(connect.CodeUnauthenticated, errors.New("unknown session: join the market first"))
+	return nil, errSession
 }
 
 // member finds a workload of the caller's own session.
@@ -152,6 +188,8 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 		if err == nil {
 			m.loop.seat(slot)
 			line, _ = m.loop.demon.LineOf(slot)
+			mem.slot, mem.serial = slot, line.ID
+			m.loop.serials[mem.serial] = mem
 		}
 	})
 	if !ok {
@@ -160,14 +198,19 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 	if err != nil {
 		return nil, refused(err)
 	}
-	mem.slot, mem.serial = slot, line.ID
 	if err := m.house(mem); err != nil {
 		return nil, refused(err)
 	}
 	own.add(mem)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil && !m.durable() {
 		m.end(own)
 		return nil, ctx.Err()
+	}
+	if m.durable() {
+		m.loop.do(func() { m.loop.recordOf(mem) })
+		if err := m.settled(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return &v1.AdmitResponse{
 		Name: mem.name, Placement: placement(mem.group.Placement(), m.cpus),
@@ -212,7 +255,13 @@ func (m *Market) house(mem *member) error {
 		}
 	}
 	if err != nil {
-		m.loop.do(func() { m.loop.demon.Abandon(mem.slot) })
+		m.loop.do(func() {
+			m.loop.demon.Abandon(mem.slot)
+			delete(m.loop.serials, mem.serial)
+			if m.durable() {
+				m.loop.record(note{ref: journal.Ref{Kind: ofWorkload, Key: mem.id()}})
+			}
+		})
 		return err
 	}
 	m.lodge(mem)
@@ -265,15 +314,25 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 		}
 		signaled := req.GetChildExit() > 128 && !req.GetNeverStarted()
 		m.loop.demon.Gone(mem.slot, signaled)
+		m.loop.recordOf(mem)
 	})
 	select {
 	case <-mem.buried:
 	case <-m.done:
+		select {
+		case <-mem.buried:
+		default:
+			return nil, errClosing
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	if err := m.settled(ctx); err != nil {
+		return nil, err
+	}
 	// It is buried: what the loop knew of it changes no more.
-	return &v1.ExitedResponse{Workload: m.workload(&mem.final, mem), SpotPeakMilli: mem.spotPeakMilli}, nil
+	w := m.lastStatement(mem)
+	return &v1.ExitedResponse{Workload: w, SpotPeakMilli: w.GetSpotPeakMilli()}, nil
 }
 
 // Report implements MarketService.
@@ -300,22 +359,21 @@ func (s service) Stop(ctx context.Context, req *v1.StopRequest) (*v1.StopRespons
 	if err != nil {
 		return nil, err
 	}
-	return once(ctx, &s.m.answers, uid, req, func() (*v1.StopResponse, error) {
-		s.m.loop.do(func() {
-			for _, mem := range list {
-				if s.m.loop.has(mem) {
-					s.m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
-				}
-			}
-			s.m.loop.hurry = true
-		})
-		if req.GetNow() {
-			for _, mem := range list {
-				s.m.kill(mem)
+	out, err := mutate(ctx, s.m, uid, req, func(l *loop) (*v1.StopResponse, error) {
+		for _, mem := range list {
+			if l.has(mem) {
+				l.demon.Stop(mem.slot, apoptosis.Stopped)
 			}
 		}
+		l.hurry = true
 		return &v1.StopResponse{}, nil
 	})
+	if err == nil && req.GetNow() {
+		for _, mem := range list {
+			s.m.kill(mem)
+		}
+	}
+	return out, err
 }
 
 // toStop are the workloads that a call is to stop, and whose they are.
@@ -373,18 +431,12 @@ func (s service) Fund(ctx context.Context, req *v1.FundRequest) (*v1.FundRespons
 	if err != nil {
 		return nil, err
 	}
-	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.FundResponse, error) {
-		var balance unit.Credits
-		err := error(errClosing)
-		s.m.loop.do(func() {
-			if err = s.m.loop.still(mem); err == nil {
-				balance, err = s.m.loop.demon.Fund(mem.slot, unit.Credits(req.GetAmountUcredits()))
-			}
-		})
-		if err != nil {
-			return nil, refused(err)
+	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.FundResponse, error) {
+		if err := l.still(mem); err != nil {
+			return nil, err
 		}
-		return &v1.FundResponse{BalanceUcredits: int64(balance)}, nil
+		balance, err := l.demon.Fund(mem.slot, unit.Credits(req.GetAmountUcredits()))
+		return &v1.FundResponse{BalanceUcredits: int64(balance)}, err
 	})
 }
 
@@ -403,18 +455,14 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 		return nil, connect.NewError(connect.CodePermissionDenied,
 			fmt.Errorf("a workload bids at most the %v that it was started with; ask whoever started it", most))
 	}
-	return once(ctx, &s.m.answers, mem.uid, req, func() (*v1.SetBidResponse, error) {
-		err := error(errClosing)
-		var line demon.Line
-		s.m.loop.do(func() {
-			if err = s.m.loop.still(mem); err == nil {
-				err = s.m.loop.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli()))
-				line, _ = s.m.loop.demon.LineOf(mem.slot)
-			}
-		})
-		if err != nil {
-			return nil, refused(err)
+	return mutate(ctx, s.m, mem.uid, req, func(l *loop) (*v1.SetBidResponse, error) {
+		if err := l.still(mem); err != nil {
+			return nil, err
 		}
+		if err := l.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli())); err != nil {
+			return nil, err
+		}
+		line, _ := l.demon.LineOf(mem.slot)
 		return &v1.SetBidResponse{Workload: s.m.workload(&line, mem)}, nil
 	})
 }

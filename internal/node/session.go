@@ -14,12 +14,14 @@ type session struct {
 	client string
 	uid    uint32 // whose it is: members belong to the same user
 
-	mu      sync.Mutex
-	members map[string]*member // alive
-	dead    []*member          // buried, oldest first
-	events  []*v1.Event        // not yet sent; bounded by maxEvents
-	missed  bool               // events were dropped
-	ready   chan struct{}      // has room for one note that events wait
+	mu       sync.Mutex
+	joined   bool               // its client is there
+	partings int                // how often it went
+	members  map[string]*member // alive
+	dead     []*member          // buried, oldest first
+	events   []*v1.Event        // not yet sent; bounded by maxEvents
+	missed   bool               // events were dropped
+	ready    chan struct{}      // has room for one note that events wait
 }
 
 // maxEvents bounds what waits for a client that does not read. The oldest are
@@ -161,7 +163,7 @@ func (m *Market) end(s *session) {
 func (m *Market) leave(s *session) {
 	m.end(s)
 	m.mu.Lock()
-	last := len(m.session) == 0 && !m.closing
+	last := len(m.session) == 0 && !m.closing && !m.durable()
 	if last {
 		m.closing = true
 	}

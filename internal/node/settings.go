@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -24,6 +25,7 @@ type Settings struct {
 	Trace        string     // file for one JSON line an epoch; empty = none
 	Journal      string     // file that keeps every transfer; empty = none
 	Seed         uint64     // 0 = from the kernel's random source
+	Log          slog.Level // least that is logged
 	Version      string     // of this program, for those who ask
 	PanicAtTick  uint64     // tests only: panic there
 	PanicIn      string     // tests only: loop, worker or rpc
@@ -39,8 +41,11 @@ type Daemon struct {
 	Socket  string                // where to listen; empty = in the runtime directory
 	Access  api.Access            // who may connect
 	Admin   func(uid uint32) bool // further users that may act for everybody; nil = none
+	Pulse   time.Duration         // how often the service manager wants to hear that ticks go on; 0 = not
 	Quantum time.Duration         // how old what others see of energy is; at least 100 ms
 	Notify  func(state string)    // the service manager; nil = there is none
+
+	KeepReceipts, KeepEvents time.Duration // 0 = 30 days, 7 days
 }
 
 // Args is the command line of the hidden verb that serves these settings.
@@ -72,6 +77,7 @@ func (s Settings) Args() []string {
 	text("trace", s.Trace)
 	text("journal", s.Journal)
 	text("version", s.Version)
+	add("log", int64(s.Log))
 	count("seed", s.Seed)
 	count("panic-at-tick", s.PanicAtTick)
 	text("panic-in", s.PanicIn)

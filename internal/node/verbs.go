@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	ossignal "os/signal"
 	"strings"
@@ -84,6 +85,7 @@ func parseArgs(args []string) (dir string, s Settings, err error) {
 	f.StringVar((*string)(&s.Meter), "meter", string(meter.Auto), "")
 	f.StringVar(&s.Trace, "trace", "", "")
 	f.StringVar(&s.Journal, "journal", "", "")
+	level := f.Int64("log", 0, "")
 	f.StringVar(&s.Version, "version", "", "")
 	f.Uint64Var(&s.Seed, "seed", 0, "")
 	f.Uint64Var(&s.PanicAtTick, "panic-at-tick", 0, "")
@@ -91,7 +93,7 @@ func parseArgs(args []string) (dir string, s Settings, err error) {
 	if err := f.Parse(args); err != nil {
 		return "", s, fmt.Errorf("maxwell %s: %w", NodeVerb, err)
 	}
-	s.Epoch = time.Duration(*epoch)
+	s.Epoch, s.Log = time.Duration(*epoch), slog.Level(*level)
 	if f.NArg() > 0 {
 		return "", s, fmt.Errorf("maxwell %s: %q is no setting", NodeVerb, f.Arg(0))
 	}

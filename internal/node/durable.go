@@ -1,0 +1,683 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"strconv"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/maxwell-hypervisor/maxwell/demon"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
+	"github.com/maxwell-hypervisor/maxwell/internal/journal"
+	"github.com/maxwell-hypervisor/maxwell/ledger"
+)
+
+// Kinds of documents in a daemon's journal.
+const (
+	ofWorkload = "workload" // a living one, by its id
+	ofReceipt  = "receipt"  // a dead one, by its id
+	ofEvent    = "event"    // by time
+	ofRequest  = "request"  // a change that was acknowledged, by user and request id
+	ofNode     = "node"     // the boot during which it was written
+)
+
+// How long a daemon remembers what is not money, and the least it keeps.
+const (
+	keepReceipts = 30 * 24 * time.Hour
+	keepEvents   = 7 * 24 * time.Hour
+	keepRequests = time.Hour
+	keepLeast    = 1000
+	pruneEvery   = 10 * time.Minute
+)
+
+// message is a proto message in a document.
+type message struct{ proto.Message }
+
+// MarshalJSON implements json.Marshaler.
+func (m message) MarshalJSON() ([]byte, error) { return protojson.Marshal(m.Message) }
+
+// UnmarshalJSON implements json.Unmarshaler; fields of a later Maxwell are passed
+// over.
+func (m message) UnmarshalJSON(b []byte) error {
+	return protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(b, m.Message)
+}
+
+// kept is a living workload in the journal: what the demon needs to go on with it,
+// and what the node knows beside that.
+type kept struct {
+	Saved     demon.Saved `json:"saved"`
+	Client    string      `json:"client"`
+	Session   string      `json:"session"`
+	Admitted  time.Time   `json:"admitted"`
+	Asked     message     `json:"asked"`               // *v1.AdmitRequest
+	Directory string      `json:"directory,omitempty"` // of its group; empty: it has none yet
+	Exited    bool        `json:"exited"`
+	Exit      int32       `json:"exit"`
+	Batch     uint64      `json:"batch"`
+}
+
+func (k *kept) encode() ([]byte, error) { return json.Marshal(k) }
+
+// grave is a dead workload in the journal.
+type grave struct {
+	Session  string  `json:"session"`
+	Workload message `json:"workload"` // *v1.Workload
+}
+
+func (g *grave) encode() ([]byte, error) { return json.Marshal(g) }
+
+// acknowledged is a change that a caller was told of.
+type acknowledged struct {
+	Asked  string  `json:"asked"` // fingerprint of the request
+	Kind   string  `json:"kind"`  // name of the answer's message
+	Answer message `json:"answer"`
+}
+
+func (a *acknowledged) encode() ([]byte, error) { return json.Marshal(a) }
+
+// told is an event in the journal.
+type told struct{ *v1.Event }
+
+func (t told) encode() ([]byte, error) { return protojson.Marshal(t.Event) }
+
+// era says when a daemon's documents were written.
+type era struct {
+	Boot string `json:"boot"`
+}
+
+func (e *era) encode() ([]byte, error) { return json.Marshal(e) }
+
+// directory is where an enforcement keeps a group, by name.
+type directory interface{ Directory() string }
+
+// note is what the journal is to keep of a saved workload. Called on the loop's
+// thread.
+func (l *loop) noteOf(s *demon.Saved) (note, bool) {
+	mem := l.serials[s.ID]
+	if mem == nil {
+		return note{}, false
+	}
+	k := &kept{
+		Saved: *s, Client: mem.client, Session: mem.session.token, Admitted: mem.admitted,
+		Asked: message{mem.asked}, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.batch,
+	}
+	if d, ok := mem.group.(directory); ok {
+		k.Directory = d.Directory()
+	}
+	mem.saved = s
+	return note{ref: journal.Ref{Kind: ofWorkload, Key: mem.id()}, uid: mem.uid, wall: mem.admitted, body: k}, true
+}
+
+// record hands what was done since the last call to the journal's keeper, with
+// notes that belong to it.
+func (l *loop) record(notes ...note) { l.recordOf(nil, notes...) }
+
+// recordOf is record, and keeps what the node knows of mem (its group, how it
+// ended) even where the demon has nothing new about it.
+func (l *loop) recordOf(mem *member, notes ...note) {
+	k := l.m.keeper
+	if k == nil {
+		return
+	}
+	entries := l.demon.Entries()
+	for _, s := range l.demon.Saves() {
+		if !l.m.durable() {
+			continue
+		}
+		if n, ok := l.noteOf(&s); ok {
+			notes = append(notes, n)
+		}
+	}
+	if l.m.durable() && mem != nil && mem.saved != nil {
+		if n, ok := l.noteOf(mem.saved); ok {
+			notes = append(notes, n)
+		}
+	}
+	k.hand(entries, notes...)
+}
+
+// receiptNotes take a buried workload from the living to the receipts.
+func (m *Market) receiptNotes(mem *member) []note {
+	if !m.durable() {
+		return nil
+	}
+	w := m.lastStatement(mem)
+	return []note{
+		{ref: journal.Ref{Kind: ofWorkload, Key: mem.id()}},
+		{
+			ref: journal.Ref{Kind: ofReceipt, Key: mem.id()}, uid: mem.uid, wall: time.Unix(0, w.GetEndedWallNs()),
+			body: &grave{Session: mem.session.token, Workload: message{w}},
+		},
+	}
+}
+
+// eventNotes keep an event, without the state of its workload but its id.
+func (m *Market) eventNotes(uid uint32, e *v1.Event) []note {
+	if !m.durable() {
+		return nil
+	}
+	m.told++
+	w := e.GetWorkloadState()
+	small := &v1.Event{
+		Workload: e.GetWorkload(), Kind: e.GetKind(), AtNs: e.GetAtNs(), Percent: e.GetPercent(), What: e.GetWhat(), Reason: e.GetReason(),
+		LeftNs: e.GetLeftNs(), WallNs: e.GetWallNs(),
+		WorkloadState: &v1.Workload{
+			Id: w.GetId(), Name: w.GetName(), ExitCode: w.GetExitCode(), BudgetUcredits: w.GetBudgetUcredits(),
+			IncomeUcredits: w.GetIncomeUcredits(), SpentUcredits: w.GetSpentUcredits(),
+		},
+	}
+	key := fmt.Sprintf("%019d-%06d", e.GetWallNs(), m.told%1_000_000)
+	return []note{{ref: journal.Ref{Kind: ofEvent, Key: key}, uid: uid, wall: time.Unix(0, e.GetWallNs()), body: told{small}}}
+}
+
+// requestNote keeps the answer to a change, so that it is made once also by a
+// process that comes later.
+func requestNote(uid uint32, req change, out proto.Message) note {
+	asked := fingerprint(req)
+	return note{
+		ref: journal.Ref{Kind: ofRequest, Key: strconv.FormatUint(uint64(uid), 10) + "/" + hex.EncodeToString(req.GetRequestId())},
+		uid: uid, wall: time.Now(),
+		body: &acknowledged{
+			Asked: hex.EncodeToString(asked[:]), Kind: string(out.ProtoReflect().Descriptor().FullName()), Answer: message{out},
+		},
+	}
+}
+
+// mutate makes a change on the loop's thread, once for each request id. Where a
+// journal is kept that goes on, the change and its answer are durable together
+// before it is acknowledged.
+func mutate[T proto.Message](ctx context.Context, m *Market, uid uint32, req change, effect func(l *loop) (T, error)) (T, error) {
+	return once(ctx, &m.answers, uid, req, func() (T, error) {
+		var out T
+		err := error(errClosing)
+		m.loop.do(func() {
+			if out, err = effect(m.loop); err != nil || !m.durable() {
+				return
+			}
+			m.loop.demon.Post()
+			if len(req.GetRequestId()) > 0 {
+				m.loop.record(requestNote(uid, req, out))
+			} else {
+				m.loop.record()
+			}
+		})
+		if err != nil {
+			return out, refused(err)
+		}
+		return out, m.settled(ctx)
+	})
+}
+
+// settled waits until what was done is durable, in a market that promises it.
+func (m *Market) settled(ctx context.Context) error {
+	if !m.durable() {
+		return nil
+	}
+	if err := m.keeper.settled(ctx, m.done); err != nil {
+		return connect.NewError(connect.CodeUnavailable, fmt.Errorf("not yet kept: %w; ask again with the same request_id", err))
+	}
+	return nil
+}
+
+// prune forgets what is old and not money.
+func (m *Market) prune() {
+	if !m.durable() {
+		return
+	}
+	d := m.settings.Daemon
+	for _, of := range []struct {
+		kind string
+		long time.Duration
+	}{
+		{ofReceipt, orElse(d.KeepReceipts, keepReceipts)}, {ofEvent, orElse(d.KeepEvents, keepEvents)}, {ofRequest, keepRequests},
+	} {
+		if _, err := m.keeper.store.Prune(of.kind, time.Now().Add(-of.long), keepLeast); err != nil {
+			m.fault("prune the journal", err)
+		}
+	}
+}
+
+func orElse(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
+
+// past is what a daemon's journal says of the processes before this one.
+type past struct {
+	keeper *keeper
+	alive  []alive
+	boot   bool // it was written since this machine was started
+}
+
+// alive is a workload that was alive when the journal ended.
+type alive struct {
+	kept
+
+	uid uint32
+	key string
+}
+
+// recall opens a daemon's journal and reads what it goes on from.
+func recall(name, boot string) (*past, error) {
+	k, _, err := takeKeeper(name)
+	if err != nil {
+		return nil, err
+	}
+	p := &past{keeper: k}
+	err = p.read(boot)
+	if err != nil {
+		return nil, errors.Join(err, k.store.Close())
+	}
+	return p, nil
+}
+
+func (p *past) read(boot string) error {
+	for d, err := range p.keeper.store.Documents(journal.Query{Kind: ofNode, Key: ofNode}) {
+		var e era
+		if err == nil {
+			err = json.Unmarshal(d.Body, &e)
+		}
+		if err != nil {
+			return fmt.Errorf("read the journal's era: %w", err)
+		}
+		p.boot = e.Boot == boot
+	}
+	for d, err := range p.keeper.store.Documents(journal.Query{Kind: ofWorkload}) {
+		a := alive{uid: d.UID, key: d.Key, kept: kept{Asked: message{&v1.AdmitRequest{}}}}
+		if err == nil {
+			err = json.Unmarshal(d.Body, &a.kept)
+		}
+		if err != nil {
+			return fmt.Errorf("read workload %s: %w", d.Key, err)
+		}
+		p.alive = append(p.alive, a)
+	}
+	return nil
+}
+
+// entries are the books, from the first record. What cannot be read ends them, and
+// is said by err.
+func (p *past) entries(err *error) iter.Seq[ledger.Entry] {
+	return func(yield func(ledger.Entry) bool) {
+		for rec, bad := range p.keeper.store.Records() {
+			if bad != nil {
+				*err = bad
+				return
+			}
+			if !yield(rec.Entry) {
+				return
+			}
+		}
+	}
+}
+
+// resume makes the demon of the books that the journal holds, and takes back what
+// ran when it ended. The loop has not begun.
+func (m *Market) resume(p *past, boot string) error {
+	now := m.loop.clock.Now()
+	var bad error
+	d, err := demon.Resume(m.terms(), now, p.entries(&bad))
+	if err = errors.Join(bad, err); err != nil {
+		return fmt.Errorf("resume from %s: %w; maxwell audit verify tells more", m.settings.Daemon.Journal, err)
+	}
+	m.loop.demon = d
+	var lost []alive
+	for _, a := range p.alive {
+		if a.Saved.Dead() {
+			continue // buried but for its receipt
+		}
+		mem := m.memberOf(&a)
+		if err := m.readopt(mem, &a, p.boot); err != nil {
+			m.log.Info("not taken back", "workload", mem.name, "why", err)
+			m.abandon(mem)
+			lost = append(lost, a)
+		}
+	}
+	for _, a := range lost {
+		if err := m.buryLost(&a); err != nil {
+			return err
+		}
+	}
+	m.discard()
+	if err := m.reread(p); err != nil {
+		return err
+	}
+	m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofNode, Key: ofNode}, wall: time.Now(), body: &era{Boot: boot}})
+	m.loop.record()
+	return nil
+}
+
+// errNoGroup is why a workload cannot be taken back.
+var errNoGroup = errors.New("its group is gone")
+
+// settlePatience bounds the wait for a group to stand still while its counter is
+// read. A task that the kernel cannot stop (in uninterruptible sleep) runs nothing.
+const settlePatience = 200 * time.Millisecond
+
+// readopt takes a workload back: its group is stopped for a moment, so that what it
+// used until now and what it will use meet at one reading.
+func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
+	e, ok := m.enforcer.(*cgroup.Enforcer)
+	if !ok || !sameBoot || a.Directory == "" || !a.Saved.Started {
+		return errNoGroup
+	}
+	group, err := e.Adopt(int(mem.slot), a.Directory, mem.limits)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNoGroup
+	}
+	if err != nil {
+		return err
+	}
+	mem.group = group
+	held := group.(*cgroup.Group).Settle(settlePatience)
+	if held != nil && !errors.Is(held, dispatch.ErrRunning) {
+		return held
+	}
+	if err := m.meter.Add(int(mem.slot), group.Ref()); err != nil {
+		return err
+	}
+	c, err := group.Counters()
+	if err != nil {
+		return err
+	}
+	slot, gap, err := m.loop.demon.Readopt(m.loop.clock.Now(), a.Saved, c.CPU)
+	if err != nil {
+		return err
+	}
+	if slot != mem.slot {
+		panic(fmt.Sprintf("node: %s was to have slot %d and has %d", mem.name, mem.slot, slot))
+	}
+	m.loop.seat(slot)
+	mem.metered, mem.started, mem.saved = true, true, &a.Saved
+	m.loop.members[slot], m.loop.serials[mem.serial] = mem, mem
+	m.names[mem.name] = mem
+	m.lodge(mem)
+	mem.session.add(mem)
+	if m.inspects(mem) {
+		m.inspected.Add(1)
+	}
+	if populated, err := group.Populated(); err == nil && !populated {
+		mem.ending = true // it ended meanwhile: its client tells how, or the tree's emptiness
+	}
+	if mem.hasExit {
+		mem.ending = true
+	}
+	m.log.Info("taken back", "workload", mem.name, "gap", time.Duration(gap.CPU).String(), "cost", gap.Cost.Short(), "loss", gap.Loss.Short())
+	if !m.loop.demon.Frozen(slot) {
+		return group.Thaw()
+	}
+	return nil
+}
+
+// abandon ends a group that was reopened and could not be taken back.
+func (m *Market) abandon(mem *member) {
+	if mem.group == nil {
+		return
+	}
+	_, _ = m.meter.Remove(int(mem.slot))
+	m.try("kill", mem, mem.group.Kill)
+	m.unmake(mem)
+	mem.group = nil
+}
+
+// memberOf is a workload of an earlier process, in the session that it had. Its
+// slot is the one that the demon gives next: nobody else has come in.
+func (m *Market) memberOf(a *alive) *member {
+	asked := a.Asked.Message.(*v1.AdmitRequest)
+	return &member{
+		slot: int32(len(m.loop.members)), name: a.Saved.Terms.Name, serial: a.Saved.ID, uid: a.uid, client: a.Client, admitted: a.Admitted,
+		asked: asked, session: m.sessionOf(a.Session, a.Client, a.uid), buried: make(chan struct{}),
+		hasExit: a.Exited, childExit: a.Exit, batch: a.Batch,
+		limits: dispatch.Limits{Memory: a.Saved.Terms.Memory, Pids: a.Saved.Terms.Pids, Cores: a.Saved.Terms.Cores},
+	}
+}
+
+// sessionOf is the session of an earlier process that a token names; its client is
+// yet to come back.
+func (m *Market) sessionOf(token, client string, uid uint32) *session {
+	if s := m.session[token]; s != nil {
+		return s
+	}
+	s := newSession(token, client, uid)
+	m.session[token] = s
+	return s
+}
+
+// buryLost closes the books of a workload whose group is gone, and makes its
+// receipt.
+func (m *Market) buryLost(a *alive) error {
+	line, err := m.loop.demon.BuryLost(m.loop.clock.Now(), a.Saved, 0, false)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	mem := m.memberOf(a)
+	mem.final = line
+	close(mem.buried)
+	m.session[a.Session].lost(mem)
+	m.chronicle.buried(mem)
+	m.keeper.hand(nil, m.receiptNotes(mem)...)
+	return nil
+}
+
+// discard ends the groups that no journal knows: their admission was never
+// acknowledged.
+func (m *Market) discard() {
+	e, ok := m.enforcer.(*cgroup.Enforcer)
+	if !ok {
+		return
+	}
+	for _, name := range e.Found() {
+		if err := e.Discard(name); err != nil {
+			m.fault("discard "+name, err)
+		}
+	}
+}
+
+// reread takes the last receipts, events and answers into memory.
+func (m *Market) reread(p *past) error {
+	store := p.keeper.store
+	var dead []*member
+	for d, err := range store.Documents(journal.Query{Kind: ofReceipt, Newest: true, Limit: mostDead}) {
+		g := grave{Workload: message{&v1.Workload{}}}
+		if err == nil {
+			err = json.Unmarshal(d.Body, &g)
+		}
+		if err != nil {
+			return fmt.Errorf("read receipt %s: %w", d.Key, err)
+		}
+		w := g.Workload.Message.(*v1.Workload)
+		serial, _ := strconv.ParseUint(d.Key, 10, 64)
+		mem := &member{name: w.GetName(), serial: serial, uid: d.UID, client: w.GetClient(), closed: w, buried: make(chan struct{})}
+		close(mem.buried)
+		if s := m.session[g.Session]; s != nil {
+			mem.session = s
+			s.lost(mem)
+		} else if time.Since(d.Wall) < resumeAfterRestart*3 {
+			mem.session = m.sessionOf(g.Session, w.GetClient(), d.UID)
+			mem.session.lost(mem)
+		}
+		dead = append(dead, mem)
+	}
+	for i := len(dead) - 1; i >= 0; i-- {
+		m.chronicle.buried(dead[i])
+	}
+	var events []happening
+	for d, err := range store.Documents(journal.Query{Kind: ofEvent, Newest: true, Limit: mostEvents / 2}) {
+		e := &v1.Event{}
+		if err == nil {
+			err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(d.Body, e)
+		}
+		if err != nil {
+			return fmt.Errorf("read event %s: %w", d.Key, err)
+		}
+		events = append(events, happening{d.UID, e})
+	}
+	for i := len(events) - 1; i >= 0; i-- {
+		m.chronicle.add(events[i].uid, events[i].e)
+	}
+	for d, err := range store.Documents(journal.Query{Kind: ofRequest, Newest: true, Limit: mostAnswers / 2}) {
+		if err == nil {
+			err = m.answers.recall(d)
+		}
+		if err != nil {
+			return fmt.Errorf("read request %s: %w", d.Key, err)
+		}
+	}
+	return nil
+}
+
+// recall takes an answer of an earlier process.
+func (all *answers) recall(d journal.Document) error {
+	var a struct {
+		Asked, Kind string
+		Answer      json.RawMessage
+	}
+	if err := json.Unmarshal(d.Body, &a); err != nil {
+		return err
+	}
+	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(a.Kind))
+	if err != nil {
+		return err
+	}
+	out := kind.New().Interface()
+	if err := (message{out}).UnmarshalJSON(a.Answer); err != nil {
+		return err
+	}
+	var key onceKey
+	key.uid = d.UID
+	_, id, err := parseRequestKey(d.Key)
+	if err != nil {
+		return err
+	}
+	key.id = id
+	asked, err := hex.DecodeString(a.Asked)
+	if err != nil || len(asked) != len(answer{}.asked) {
+		return fmt.Errorf("fingerprint %q", a.Asked)
+	}
+	known, first := all.take(key, [32]byte(asked))
+	if first {
+		known.out = out
+		close(known.done)
+	}
+	return nil
+}
+
+// parseRequestKey reads what requestNote wrote: UID/ID.
+func parseRequestKey(key string) (uid uint64, id requestID, err error) {
+	var digits string
+	if _, err := fmt.Sscanf(key, "%d/%32s", &uid, &digits); err != nil {
+		return 0, id, fmt.Errorf("key %q: %w", key, err)
+	}
+	raw, err := hex.DecodeString(digits)
+	if err != nil || len(raw) != len(id) {
+		return 0, id, fmt.Errorf("key %q is no request's", key)
+	}
+	return uid, requestID(raw), nil
+}
+
+// How long a session whose client is not there is kept.
+const (
+	resumeAfterBreak   = 2 * time.Second
+	resumeAfterRestart = 10 * time.Second
+)
+
+// parted ends a session whose stream broke, unless its client comes back in time.
+// Owner: Market; end: the time, or quit.
+func (m *Market) parted(own *session, patience time.Duration) {
+	own.mu.Lock()
+	parting := own.partings
+	own.mu.Unlock()
+	m.spawn("parted", func() {
+		select {
+		case <-m.quit:
+			return
+		case <-time.After(patience):
+		}
+		own.mu.Lock()
+		back := own.joined || own.partings != parting
+		own.mu.Unlock()
+		m.mu.Lock()
+		left := m.session[own.token] != own
+		m.mu.Unlock()
+		if !back && !left {
+			m.log.Info("client gone", "client", own.client, "uid", own.uid)
+			m.leave(own)
+		}
+	})
+}
+
+// pulse tells the service manager that the market lives, while its ticks go on: a
+// loop that hangs is restarted. Owner: Market; end: quit.
+func (m *Market) pulse() {
+	beat := time.NewTicker(m.settings.Daemon.Pulse)
+	defer beat.Stop()
+	last := uint64(0)
+	for {
+		select {
+		case <-m.quit:
+			return
+		case <-beat.C:
+		}
+		if now := m.loop.ticks.Load(); now != last {
+			last = now
+			m.settings.Daemon.Notify("WATCHDOG=1")
+		}
+	}
+}
+
+// handOver ends a daemon whose workloads live on: the books are written to the end,
+// the groups stay as they are, and the watchdog looks after them.
+func (m *Market) handOver() {
+	m.mu.Lock()
+	m.closing = true
+	select {
+	case <-m.quit:
+		m.mu.Unlock()
+		<-m.closed
+		return
+	default:
+	}
+	close(m.quit)
+	m.mu.Unlock()
+	m.loop.do(func() {
+		m.loop.demon.Post()
+		m.loop.record()
+		m.loop.ending = true
+	})
+	<-m.done
+	close(m.jobs)
+	m.hands.Wait()
+	m.endJournal()
+	leave := m.enforcer.Close
+	if e, ok := m.enforcer.(*cgroup.Enforcer); ok {
+		leave = e.Leave
+	}
+	if err := errors.Join(leave(), m.meter.Close(), m.sensor.Close(), m.trace.close()); err != nil {
+		m.log.Warn("close", "err", err)
+	}
+	m.bye()
+	close(m.closed)
+}
+
+// lastStatement is the last statement of a buried workload.
+func (m *Market) lastStatement(mem *member) *v1.Workload {
+	if mem.closed != nil {
+		return mem.closed
+	}
+	return m.workload(&mem.final, mem)
+}
