@@ -12,7 +12,10 @@ import (
 // encoding is fixed: every number big-endian in full width, every text after its
 // length, so that two different records never have one encoding.
 func seal(before Hash, seq uint64, wall time.Time, e *ledger.Entry) Hash {
-	b := make([]byte, 0, 128+len(e.Account.Name)+transferBytes*len(e.Chain))
+	return sha256.Sum256(encode(make([]byte, 0, 128+len(e.Account.Name)+transferBytes*len(e.Chain)), before, seq, wall, e))
+}
+
+func encode(b []byte, before Hash, seq uint64, wall time.Time, e *ledger.Entry) []byte {
 	b = append(b, before[:]...)
 	b = binary.BigEndian.AppendUint64(b, seq)
 	b = binary.BigEndian.AppendUint64(b, uint64(wall.UnixNano()))
@@ -26,7 +29,7 @@ func seal(before Hash, seq uint64, wall time.Time, e *ledger.Entry) Hash {
 	for i := range e.Chain {
 		b = appendTransfer(b, &e.Chain[i])
 	}
-	return sha256.Sum256(b)
+	return b
 }
 
 // transferBytes is the length of one encoded transfer.
