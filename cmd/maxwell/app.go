@@ -145,31 +145,36 @@ func flagError(cmd *cobra.Command, err error) error {
 		if p, ok := errors.AsType[*fleet.Problem](e.Unwrap()); ok && p.Text == "" {
 			reason = fmt.Sprintf("%q: %s", e.GetValue(), reason)
 		}
-		return usagef("%s --%s: %s", cmd.Name(), e.GetFlag().Name, reason)
+		return usagef("%s --%s: %s", verb(cmd), e.GetFlag().Name, reason)
 	}
 	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
-		return usagef("%s --%s: a value is missing", cmd.Name(), e.GetFlag().Name)
+		return usagef("%s --%s: a value is missing", verb(cmd), e.GetFlag().Name)
 	}
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		name := e.GetSpecifiedName()
 		var known []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 		if near := fleet.Nearest(name, known); near != "" {
-			return usagef("%s: unknown flag --%s; did you mean --%s?", cmd.Name(), name, near)
+			return usagef("%s: unknown flag --%s; did you mean --%s?", verb(cmd), name, near)
 		}
 		dashes := "--"
 		if e.GetSpecifiedShortnames() != "" {
 			dashes = "-"
 		}
-		return usagef("%s: unknown flag %s%s; see %s --help", cmd.Name(), dashes, name, cmd.CommandPath())
+		return usagef("%s: unknown flag %s%s; see %s --help", verb(cmd), dashes, name, cmd.CommandPath())
 	}
-	return usagef("%s: %v", cmd.Name(), err)
+	return usagef("%s: %v", verb(cmd), err)
+}
+
+// verb is the place of a mistake: "run", "audit verify".
+func verb(cmd *cobra.Command) string {
+	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
 }
 
 // noArgs refuses arguments in one line.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("%s: unexpected argument %q", cmd.Name(), args[0])
+		return usagef("%s: unexpected argument %q", verb(cmd), args[0])
 	}
 	return nil
 }
@@ -179,10 +184,10 @@ func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch len(args) {
 		case 0:
-			return usagef("%s: %s is missing", cmd.Name(), what)
+			return usagef("%s: %s is missing", verb(cmd), what)
 		case 1:
 			return nil
 		}
-		return usagef("%s: unexpected argument %q", cmd.Name(), args[1])
+		return usagef("%s: unexpected argument %q", verb(cmd), args[1])
 	}
 }
