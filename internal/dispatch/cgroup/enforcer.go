@@ -310,12 +310,16 @@ func (e *Enforcer) vacantLocked(slot int, name string) error {
 func directoryName(name string) string {
 	const longest = 64
 	clean := strings.Map(func(r rune) rune {
-		if r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {
+		if plain(r) {
 			return r
 		}
 		return '_'
 	}, name)
 	return groupPrefix + clean[:min(len(clean), longest)]
+}
+
+func plain(r rune) bool {
+	return r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
 }
 
 // make makes the directories, the cgroup2 one first, and writes the caps.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -170,22 +169,31 @@ func salvage(r Root, mode string) (Outcome, int, error) {
 	return Removed, len(pids), r.restore()
 }
 
-// thawAll gives the workloads of a dead daemon back to the stock scheduler:
-// thawed, without quota, at the usual weight. Directories that hold processes
-// stay, with their memory and pids caps.
+// thawAll gives the workloads of a dead daemon back to the stock scheduler,
+// and tells its watchdog that this was done.
 func thawAll(r Root) (Outcome, int, error) {
-	list, err := os.ReadDir(r.Dir)
+	removeAttr(r.Dir, turnAttr)
+	outcome, err := thaw(r, func(string) bool { return false })
+	return outcome, 0, err
+}
+
+// thaw frees the groups of a root: thawed, without quota, at the usual weight.
+// Directories that hold processes stay, with their memory and pids caps. Those
+// that are held are stopped instead.
+func thaw(r Root, held func(name string) bool) (Outcome, error) {
+	names, err := groupsIn(r.Dir)
 	if err != nil {
-		return Broken, 0, fmt.Errorf("list %s: %w", r.Dir, bare(err))
+		return Broken, err
 	}
 	var errs []error
 	kept := false
-	for _, entry := range list {
-		if !entry.IsDir() || !strings.HasPrefix(entry.Name(), groupPrefix) {
-			continue
+	for _, name := range names {
+		dir := filepath.Join(r.Dir, name)
+		if held(name) {
+			errs = append(errs, stop(dir, r.V2))
+		} else {
+			errs = append(errs, unburden(dir, r.V2))
 		}
-		dir := filepath.Join(r.Dir, entry.Name())
-		errs = append(errs, unburden(dir, r.V2))
 		occupied, err := anyone(dir)
 		kept = kept || occupied
 		if !occupied {
@@ -195,10 +203,19 @@ func thawAll(r Root) (Outcome, int, error) {
 	}
 	errs = append(errs, unburden(r.Dir, r.V2))
 	if kept {
-		return Thawed, 0, errors.Join(errs...)
+		return Thawed, errors.Join(errs...)
 	}
 	errs = append(errs, removeTree(r.Dir, sweepPatience), r.restore())
-	return Removed, 0, errors.Join(errs...)
+	return Removed, errors.Join(errs...)
+}
+
+// stop freezes a directory, if its hierarchy is the one that can.
+func stop(dir string, v2 bool) error {
+	file, word := "freezer.state", "FROZEN"
+	if v2 {
+		file, word = "cgroup.freeze", "1"
+	}
+	return optional(filepath.Join(dir, file), word)
 }
 
 // unburden undoes freeze, quota and weight of one directory. Files that its

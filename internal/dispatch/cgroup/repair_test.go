@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // report is what a played owner says about itself before it waits to be
@@ -28,65 +30,138 @@ type report struct {
 	Workload int
 	Watchdog int
 	Skip     string
+	Kept     map[string]kept // of a daemon with a watchdog, by directory
+}
+
+// kept is one of the groups of a daemon that has a watchdog.
+type kept struct {
+	Pid   int
+	Until unit.Instant // -1: not held
 }
 
 // playOwner is a node that makes a market with a frozen workload in it and
 // hangs. Its own output is the report.
 func playOwner() {
-	said, err := own()
+	said, leave, err := own()
 	if err != nil {
 		said.Skip = err.Error()
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(said); err != nil {
 		os.Exit(1)
 	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // until it is killed, or the test is gone
+	// Until it is killed, or the test is gone.
+	if line, err := bufio.NewReader(os.Stdin).ReadString('\n'); err == nil && line == "leave\n" {
+		if err := leave(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 }
 
-func own() (said report, err error) {
+func own() (said report, leave func() error, err error) {
 	roots, err := host.Open()
 	if err != nil {
-		return said, err
+		return said, nil, err
 	}
 	e, err := Open(Config{Name: os.Getenv("MAXWELL_TEST_NAME"), Mode: os.Getenv("MAXWELL_TEST_MODE")}, roots)
 	if err != nil {
-		return said, err
+		return said, nil, err
 	}
 	g, err := e.Open(0, "w", dispatch.Limits{})
 	if err != nil {
-		return said, err
+		return said, nil, err
 	}
+	pid, err := shell(g, "setsid sh -c 'while :; do sleep 0.05; done' & while :; do :; done")
+	if err != nil {
+		return said, nil, err
+	}
+	said.Roots, said.Workload = e.Roots(), pid
+	if os.Getenv("MAXWELL_TEST_GUARD") == "" {
+		return said, nil, g.Freeze()
+	}
+	if err := os.Setenv(roleVariable, "watchdog"); err != nil {
+		return said, nil, err
+	}
+	w, err := e.Guard([]string{"/proc/self/exe"}, roots)
+	if err != nil {
+		return said, nil, err
+	}
+	said.Watchdog = w.Pid()
+	if os.Getenv("MAXWELL_TEST_MODE") == ModeThaw {
+		if said.Kept, err = hold3(e, w); err != nil {
+			return said, nil, err
+		}
+	}
+	leave = func() error { return errors.Join(e.Leave(), w.Handover()) }
+	return said, leave, g.Freeze()
+}
+
+// shell starts a shell in a group, without a terminal.
+func shell(g dispatch.Group, script string) (int, error) {
 	none, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
-		return said, err
+		return 0, err
 	}
-	p, err := launch.Start(launch.Spec{
-		Args:  []string{"sh", "-c", "setsid sh -c 'while :; do sleep 0.05; done' & while :; do :; done"},
-		Files: [3]*os.File{none, none, none},
-	}, g.Placement())
+	defer none.Close()
+	p, err := launch.Start(launch.Spec{Args: []string{"sh", "-c", script}, Files: [3]*os.File{none, none, none}}, g.Placement())
 	if err != nil {
-		return said, err
+		return 0, err
 	}
-	said.Roots, said.Workload = e.Roots(), p.Pid
-	if os.Getenv("MAXWELL_TEST_GUARD") != "" {
-		if err := os.Setenv(roleVariable, "watchdog"); err != nil {
-			return said, err
-		}
-		w, err := e.Guard([]string{"/proc/self/exe"}, roots)
+	return p.Pid, nil
+}
+
+// graceOfTest is later than the daemon's watchdog begins to act.
+const graceOfTest = 3500 * time.Millisecond
+
+// hold3 makes a paused group, a broke one, and one that was broke and has
+// money again; all are stopped.
+func hold3(e *Enforcer, w *Watchdog) (map[string]kept, error) {
+	said := map[string]kept{}
+	for i, name := range []string{"paused", "broke", "funded"} {
+		g, err := e.Open(i+1, name, dispatch.Limits{Cores: 500})
 		if err != nil {
-			return said, err
+			return nil, err
 		}
-		said.Watchdog = w.Pid()
+		mark := os.Getenv("MAXWELL_TEST_DIR") + "/" + name
+		k := kept{Until: 0}
+		if k.Pid, err = shell(g, "trap 'echo >"+mark+".term; exit' TERM; echo >"+mark+".ready; while :; do :; done"); err != nil {
+			return nil, err
+		}
+		if name != "paused" {
+			k.Until = host.Clock{}.Now().Add(graceOfTest)
+		}
+		if !until(10*time.Second, func() bool { _, err := os.Stat(mark + ".ready"); return err == nil }) {
+			return nil, errors.New(name + " does not start")
+		}
+		directory := g.(*Group).Directory()
+		if err := errors.Join(g.Freeze(), w.Hold(directory, k.Until)); err != nil {
+			return nil, err
+		}
+		if name == "funded" {
+			if err := w.Free(directory); err != nil {
+				return nil, err
+			}
+			k.Until = -1
+		}
+		said[directory] = k
 	}
-	return said, g.Freeze()
+	return said, nil
 }
 
 // owner starts a played owner and returns its report; kill ends it as a crash
 // would.
 func owner(t *testing.T, mode string, guard bool) (said report, kill func()) {
 	t.Helper()
+	said, kill, _ = ownerIn(t, mode, guard, "")
+	return said, kill
+}
+
+// ownerIn gives the owner a directory for its workloads' files; leave lets it
+// go in peace and hand its workloads over.
+func ownerIn(t *testing.T, mode string, guard bool, dir string) (said report, kill, leave func()) {
+	t.Helper()
 	c := exec.Command("/proc/self/exe")
-	c.Env = append(os.Environ(), roleVariable+"=owner", "MAXWELL_TEST_NAME="+testName()+"-owner", "MAXWELL_TEST_MODE="+mode)
+	c.Env = append(os.Environ(), roleVariable+"=owner", "MAXWELL_TEST_NAME="+testName()+"-owner", "MAXWELL_TEST_MODE="+mode, "MAXWELL_TEST_DIR="+dir)
 	if guard {
 		c.Env = append(c.Env, "MAXWELL_TEST_GUARD=1")
 	}
@@ -113,6 +188,17 @@ func owner(t *testing.T, mode string, guard bool) (said report, kill func()) {
 		_ = in.Close()
 	}
 	t.Cleanup(kill)
+	leave = func() {
+		t.Helper()
+		if _, err := io.WriteString(in, "leave\n"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Wait(); err != nil {
+			t.Error(err)
+		}
+		dead = true
+		_ = in.Close()
+	}
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err != nil {
 		t.Fatal(err)
@@ -120,10 +206,19 @@ func owner(t *testing.T, mode string, guard bool) (said report, kill func()) {
 	if err := json.Unmarshal(line, &said); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		kill()
+		for _, r := range said.Roots { // of a test that failed
+			if lock, err := host.LockDir(r.Dir); err == nil {
+				_, _, _ = salvage(r, ModeKill)
+				_ = lock.Close()
+			}
+		}
+	})
 	if said.Skip != "" {
 		hosttest.Skip(t, host.FeatureCgroupCreate, said.Skip)
 	}
-	return said, kill
+	return said, kill, leave
 }
 
 func alive(pid int) bool {
@@ -299,7 +394,7 @@ func TestWatchdogRefusesBadOrders(t *testing.T) {
 			t.Errorf("orders %q were taken", text)
 		}
 	}
-	if list, err := watch(talk{strings.NewReader("{}\nF")}); err != nil || list != nil {
+	if list, err := watch(talk{strings.NewReader("{}\nfarewell\n")}); err != nil || list != nil {
 		t.Errorf("farewell: %v, %v", list, err)
 	}
 }

@@ -155,6 +155,13 @@ func setAttr(dir, name, text string) error {
 	return nil
 }
 
+// removeAttr takes a word away, if it is there.
+func removeAttr(dir, name string) {
+	for _, space := range []string{"trusted.", "user."} {
+		_ = unix.Removexattr(dir, space+name)
+	}
+}
+
 // attr reads what setAttr stored; empty if there is nothing. A mark counts by
 // its own rules; these are read only from marked directories.
 func attr(dir, name string) string {
