@@ -23,8 +23,8 @@ func choice(text string, words ...string) (string, error) {
 	return "", &fleet.Problem{Text: text, Reason: "unknown choice", Fix: fix}
 }
 
-// path reads an absolute path; a daemon's own directory is no place to start from.
-func path(text string) (string, error) {
+// absolute reads an absolute path; a daemon's own directory is no place to start from.
+func absolute(text string) (string, error) {
 	if !filepath.IsAbs(text) || strings.ContainsFunc(text, control) {
 		return "", &fleet.Problem{Text: text, Reason: "not an absolute path", Fix: "write one that begins with /"}
 	}
@@ -37,7 +37,7 @@ func control(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }
 const maxSocket = 107
 
 func socketPath(text string) (string, error) {
-	p, err := path(text)
+	p, err := absolute(text)
 	if err == nil && len(p) > maxSocket {
 		return "", &fleet.Problem{Text: text, Reason: "longer than the 107 bytes of a socket's path", Fix: "write a shorter one"}
 	}
