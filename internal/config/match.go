@@ -31,12 +31,12 @@ func (c *Config) Match(s Subject) (*Rule, bool) {
 }
 
 func (m *Match) holds(s *Subject) bool {
-	any := func(words []string, is func(string) bool) bool {
+	holds := func(words []string, is func(string) bool) bool {
 		return len(words) == 0 || slices.ContainsFunc(words, is)
 	}
 	_, grouped := m.group(s)
 	_, found := m.cgroup(s)
-	return any(m.Users, s.isUser) && grouped && found && any(m.Containers, s.inContainer) && any(m.Labels, s.labelled)
+	return holds(m.Users, s.isUser) && grouped && found && holds(m.Containers, s.inContainer) && holds(m.Labels, s.labelled)
 }
 
 func (s *Subject) isUser(word string) bool {

@@ -111,11 +111,11 @@ func exchange[T any](ours, theirs *T, in bool) {
 }
 
 // optional adds the word none.
-func optional(f strict.Field[Wallet], clear func(*Wallet)) strict.Field[Wallet] {
+func optional(f strict.Field[Wallet], reset func(*Wallet)) strict.Field[Wallet] {
 	set := f.Set
 	f.Set = func(w *Wallet, s string) error {
 		if s == none {
-			clear(w)
+			reset(w)
 			return nil
 		}
 		return set(w, s)

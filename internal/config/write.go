@@ -121,3 +121,110 @@ func scalar(text string) string {
 	}
 	return strict.Quote(text)
 }
+
+// Row is one key of the schema, for manuals.
+type Row struct {
+	Path, Example, Default, About string
+}
+
+// Schema are all keys but the rules, in the order in which they are written.
+func Schema() []Row {
+	var out []Row
+	for _, k := range keys() {
+		standard := k.absent
+		if standard == "" {
+			standard = "`" + k.standard + "`"
+		}
+		out = append(out, Row{k.path, k.example, standard, k.about})
+	}
+	return out
+}
+
+// MatchKeys are the keys of a rule's match.
+func MatchKeys() []Row {
+	var out []Row
+	for _, m := range matchers() {
+		out = append(out, Row{Path: m.name, Example: m.example, About: m.about})
+	}
+	return out
+}
+
+// preamble begins the file that the package installs.
+const preamble = `# Configuration of maxwell daemon, see maxwell.yaml(5). Every key is here with its
+# default, commented out. After a change:
+#
+#   maxwell daemon --check && systemctl restart maxwell
+#
+# Nothing is limited until enforce says so: observe measures and notes what would
+# have been done; warn also tells people; on does it.
+`
+
+// ruleExample stands where rules go.
+const ruleExample = `# Rules: the first match wins. What a wallet leaves out it takes from defaults.
+#rules:
+#  - match: {group: students}
+#    wallet: {allowance: 20k/day, parent: "{group}"}
+#  - match: {user: ci}
+#    enforce: on
+#    wallet: {allowance: 200k/day, bid: 1x, when_broke: stop}
+#  - match: {container: "*"}
+#    wallet: {memory: 8G}
+
+`
+
+// WriteTemplate writes a file with every key and its meaning, commented out but
+// for enforce: what is there after installation.
+func WriteTemplate(w io.Writer) error {
+	var b bytes.Buffer
+	b.WriteString(preamble)
+	section := ""
+	for _, k := range keys() {
+		s, name := k.split()
+		if section == "defaults" && s != section {
+			b.WriteString("\n" + ruleExample)
+		} else if s != section || s == "" {
+			b.WriteString("\n")
+		}
+		indent := ""
+		if s != "" {
+			indent = "  "
+		}
+		if s != section && s != "" {
+			fmt.Fprintf(&b, "#%s:\n", s)
+		}
+		section = s
+		about := strings.ReplaceAll(k.about, "`", "")
+		value, mark := k.standard, "#"
+		if value == "" {
+			value, about = k.example, about+". Default: "+strings.ReplaceAll(k.absent, "`", "")
+		}
+		if k.path == "enforce" {
+			mark = ""
+		}
+		for _, text := range wrapped(about, 78-len(indent)) {
+			fmt.Fprintf(&b, "%s# %s\n", strings.Replace(indent, "  ", "#  ", 1), text)
+		}
+		if !k.list {
+			value = scalar(value)
+		}
+		fmt.Fprintf(&b, "%s%s%s: %s\n", mark, indent, name, value)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// wrapped breaks a text between words.
+func wrapped(text string, width int) []string {
+	var lines []string
+	last := ""
+	for word := range strings.FieldsSeq(text) {
+		if last != "" && len(last)+1+len(word) > width {
+			lines, last = append(lines, last), ""
+		}
+		if last != "" {
+			last += " "
+		}
+		last += word
+	}
+	return append(lines, last)
+}
