@@ -139,237 +139,243 @@ func near[T ~int64](got, want T) bool {
 	return max(got-want, want-got) <= max(want*3/100, 2)
 }
 
+// situation is one way to be slow, or not.
+type situation struct {
+	name   string
+	cores  unit.MilliCores
+	change func(*Config)
+	act    func(t *testing.T, c *town) int32
+	want   Explanation // near; Got -1: below nine tenths; Lasts 1: some, -1: any
+}
+
+// situations are all there are.
+var situations = []situation{
+	{
+		name: "served", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, Admission{Name: "a", Budget: 1010 * dollar}, 4000)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictServed, Wanted: 1000, Got: 1000, Rank: 1, Ranked: 1, Supply: 1000, Lasts: 100 * time.Second},
+	},
+	{
+		name: "served beside a loser, but for the floor", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 4000), 1000)
+			c.move(t, rich("b", 2000), 1000)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictServed, Wanted: 1000, Got: 1000, Rank: 1, Ranked: 2, Supply: 1000, Lasts: 1},
+	},
+	{
+		name: "outbid", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.move(t, rich("b", 3100), 1000)
+			c.move(t, rich("c", 3000), 1000)
+			c.days(21)
+			return slot
+		},
+		// Just above 3.1x: the next bucket of the score of 2.1x, 1.1 % wide.
+		want: Explanation{Verdict: VerdictOutbid, Wanted: 1000, Rank: 3, Ranked: 3, Supply: 1000, Needed: 3107, Got: -1, Lasts: -1},
+	},
+	{
+		name: "outbid for the rest", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.move(t, rich("b", 4000), 500)
+			c.days(21)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictOutbid, Wanted: 1000, Got: 500, Rank: 2, Ranked: 2, Supply: 1000, Needed: 4030, Lasts: 1},
+	},
+	{
+		name: "rationed", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.move(t, rich("b", 2000), 1000)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictRationed, Wanted: 1000, Got: 500, Rank: 1, Ranked: 2, Supply: 1000, Needed: 2008, Lasts: 1},
+	},
+	{
+		name: "rationed below a higher bid", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.move(t, rich("b", 2000), 1000)
+			c.move(t, rich("c", 4000), 500)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictRationed, Wanted: 1000, Got: 255, Rank: 2, Ranked: 3, Supply: 1000, Needed: 4030, Lasts: 1},
+	},
+	{
+		name: "wallet", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			rival := c.move(t, rich("b", 1500), 1000)
+			c.days(1)
+			slot := c.move(t, Admission{Name: "a", Budget: 20 * dollar, Bid: 8000}, 1000)
+			for range 200 {
+				if x := c.explain(t, slot); x.Verdict != VerdictServed && x.Verdict != VerdictStarting {
+					break
+				}
+				c.day()
+			}
+			_ = rival
+			return slot
+		},
+		want: Explanation{Verdict: VerdictWallet, Wanted: 1000, Got: -1, Rank: 1, Ranked: 2, Supply: 1000, Lasts: -1},
+	},
+	{
+		name: "pacing", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			a := Admission{Name: "a", Budget: 101 * dollar, Horizon: 100 * time.Second}
+			slot := c.move(t, a, 1000)
+			c.days(100)
+			for range 40 { // it runs in bursts
+				if c.explain(t, slot).Got == 0 {
+					break
+				}
+				c.day()
+			}
+			return slot
+		},
+		want: Explanation{Verdict: VerdictPacing, Wanted: 1000, Rank: 1, Ranked: 1, Supply: 1000, Paced: unit.Spend(dollar) * 958 / 1000},
+	},
+	{
+		name: "rate", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, Admission{Name: "a", Rate: unit.Spend(dollar)}, 1000)
+			c.days(100)
+			for range 40 {
+				if c.explain(t, slot).Got == 0 {
+					break
+				}
+				c.day()
+			}
+			return slot
+		},
+		want: Explanation{Verdict: VerdictRate, Wanted: 1000, Rank: 1, Ranked: 1, Supply: 1000, Paced: unit.Spend(dollar)},
+	},
+	{
+		name: "below reserve", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 500), 1000)
+			c.days(3)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictBelowReserve, Wanted: 1000, Rank: 0, Ranked: 0, Supply: 1000, Needed: 1000},
+	},
+	{
+		name: "own cap", cores: 4000, act: func(t *testing.T, c *town) int32 {
+			a := rich("a", 2000)
+			a.Cores = 1500
+			slot := c.move(t, a, 4000)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictCores, Wanted: 1500, Got: 1500, Rank: 1, Ranked: 1, Supply: 4000, Lasts: 1},
+	},
+	{
+		name: "one busy thread", cores: 4000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictCores, Wanted: 1000, Got: 1000, Rank: 1, Ranked: 1, Supply: 4000, Lasts: 1},
+	},
+	{
+		name: "machine", cores: 2000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 2000)
+			c.outside = 1000
+			c.days(40)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictMachine, Wanted: 2000, Got: 1000, Rank: 1, Ranked: 1, Supply: 1000, Others: 1000, Lasts: 1},
+	},
+	{
+		name: "machine, stop and go", cores: 2000, change: func(c *Config) { c.Duty = true },
+		act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.move(t, rich("b", 4000), 1000)
+			c.outside = 1000
+			c.days(21)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictMachine, Wanted: 1000, Got: -1, Rank: 2, Ranked: 2, Supply: 1000, Others: 1000, Lasts: -1},
+	},
+	{
+		name: "watts", cores: 4000, change: func(c *Config) { c.Watts = 20_000_000 },
+		act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 4000)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictWatts, Wanted: 4000, Got: 2000, Rank: 1, Ranked: 1, Supply: 2000, Lasts: 1},
+	},
+	{
+		name: "idle", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 0)
+			c.move(t, rich("b", 4000), 1000)
+			c.days(20)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictIdle, Ranked: 1, Supply: 1000},
+	},
+	{
+		name: "suspended", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.days(5)
+			c.d.Suspend(slot, true)
+			c.days(2)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictSuspended, Wanted: 1000, Supply: 1000},
+	},
+	{
+		name: "starting", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot, err := c.d.Admit(0, rich("a", 2000))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.in.Usage = append(c.in.Usage, Usage{})
+			c.days(1)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictStarting, Supply: 1000},
+	},
+	{
+		name: "starting, not ranked", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			c.days(1)
+			return c.move(t, rich("a", 2000), 1000)
+		},
+		want: Explanation{Verdict: VerdictStarting, Wanted: 1000, Supply: 1000},
+	},
+	{
+		name: "broke", cores: 1000, act: broke(apoptosis.Policy{Grace: time.Minute}),
+		want: Explanation{Verdict: VerdictBroke, Wanted: 1000, Supply: 1000},
+	},
+	{
+		name: "paused", cores: 1000, act: broke(apoptosis.Policy{WhenBroke: apoptosis.Pause}),
+		want: Explanation{Verdict: VerdictPaused, Wanted: 1000, Supply: 1000},
+	},
+	{
+		name: "dying", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, Admission{Name: "a", Timeout: time.Second}, 1000)
+			c.days(21)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictDying, Wanted: 1000, Got: 1000, Supply: 1000},
+	},
+	{
+		name: "dead", cores: 1000, act: func(t *testing.T, c *town) int32 {
+			slot := c.move(t, rich("a", 2000), 1000)
+			c.days(5)
+			c.wants[slot], c.in.Usage[slot].Populated = 0, false
+			c.d.Gone(slot, false)
+			c.days(1)
+			return slot
+		},
+		want: Explanation{Verdict: VerdictDead, Supply: 1000},
+	},
+}
+
 // TestExplain puts one workload into every situation there is.
 func TestExplain(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		cores  unit.MilliCores
-		change func(*Config)
-		act    func(t *testing.T, c *town) int32
-		want   Explanation // near; Got -1: below nine tenths; Lasts 1: some, -1: any
-	}{
-		{
-			name: "served", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, Admission{Name: "a", Budget: 1010 * dollar}, 4000)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictServed, Wanted: 1000, Got: 1000, Rank: 1, Ranked: 1, Supply: 1000, Lasts: 100 * time.Second},
-		},
-		{
-			name: "served beside a loser, but for the floor", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 4000), 1000)
-				c.move(t, rich("b", 2000), 1000)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictServed, Wanted: 1000, Got: 1000, Rank: 1, Ranked: 2, Supply: 1000, Lasts: 1},
-		},
-		{
-			name: "outbid", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.move(t, rich("b", 3100), 1000)
-				c.move(t, rich("c", 3000), 1000)
-				c.days(21)
-				return slot
-			},
-			// Just above 3.1x: the next bucket of the score of 2.1x, 1.1 % wide.
-			want: Explanation{Verdict: VerdictOutbid, Wanted: 1000, Rank: 3, Ranked: 3, Supply: 1000, Needed: 3107, Got: -1, Lasts: -1},
-		},
-		{
-			name: "outbid for the rest", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.move(t, rich("b", 4000), 500)
-				c.days(21)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictOutbid, Wanted: 1000, Got: 500, Rank: 2, Ranked: 2, Supply: 1000, Needed: 4030, Lasts: 1},
-		},
-		{
-			name: "rationed", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.move(t, rich("b", 2000), 1000)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictRationed, Wanted: 1000, Got: 500, Rank: 1, Ranked: 2, Supply: 1000, Needed: 2008, Lasts: 1},
-		},
-		{
-			name: "rationed below a higher bid", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.move(t, rich("b", 2000), 1000)
-				c.move(t, rich("c", 4000), 500)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictRationed, Wanted: 1000, Got: 255, Rank: 2, Ranked: 3, Supply: 1000, Needed: 4030, Lasts: 1},
-		},
-		{
-			name: "wallet", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				rival := c.move(t, rich("b", 1500), 1000)
-				c.days(1)
-				slot := c.move(t, Admission{Name: "a", Budget: 20 * dollar, Bid: 8000}, 1000)
-				for range 200 {
-					if x := c.explain(t, slot); x.Verdict != VerdictServed && x.Verdict != VerdictStarting {
-						break
-					}
-					c.day()
-				}
-				_ = rival
-				return slot
-			},
-			want: Explanation{Verdict: VerdictWallet, Wanted: 1000, Got: -1, Rank: 1, Ranked: 2, Supply: 1000, Lasts: -1},
-		},
-		{
-			name: "pacing", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				a := Admission{Name: "a", Budget: 101 * dollar, Horizon: 100 * time.Second}
-				slot := c.move(t, a, 1000)
-				c.days(100)
-				for range 40 { // it runs in bursts
-					if c.explain(t, slot).Got == 0 {
-						break
-					}
-					c.day()
-				}
-				return slot
-			},
-			want: Explanation{Verdict: VerdictPacing, Wanted: 1000, Rank: 1, Ranked: 1, Supply: 1000, Paced: unit.Spend(dollar) * 958 / 1000},
-		},
-		{
-			name: "rate", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, Admission{Name: "a", Rate: unit.Spend(dollar)}, 1000)
-				c.days(100)
-				for range 40 {
-					if c.explain(t, slot).Got == 0 {
-						break
-					}
-					c.day()
-				}
-				return slot
-			},
-			want: Explanation{Verdict: VerdictRate, Wanted: 1000, Rank: 1, Ranked: 1, Supply: 1000, Paced: unit.Spend(dollar)},
-		},
-		{
-			name: "below reserve", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 500), 1000)
-				c.days(3)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictBelowReserve, Wanted: 1000, Rank: 0, Ranked: 0, Supply: 1000, Needed: 1000},
-		},
-		{
-			name: "own cap", cores: 4000, act: func(t *testing.T, c *town) int32 {
-				a := rich("a", 2000)
-				a.Cores = 1500
-				slot := c.move(t, a, 4000)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictCores, Wanted: 1500, Got: 1500, Rank: 1, Ranked: 1, Supply: 4000, Lasts: 1},
-		},
-		{
-			name: "one busy thread", cores: 4000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictCores, Wanted: 1000, Got: 1000, Rank: 1, Ranked: 1, Supply: 4000, Lasts: 1},
-		},
-		{
-			name: "machine", cores: 2000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 2000)
-				c.outside = 1000
-				c.days(40)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictMachine, Wanted: 2000, Got: 1000, Rank: 1, Ranked: 1, Supply: 1000, Others: 1000, Lasts: 1},
-		},
-		{
-			name: "machine, stop and go", cores: 2000, change: func(c *Config) { c.Duty = true },
-			act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.move(t, rich("b", 4000), 1000)
-				c.outside = 1000
-				c.days(21)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictMachine, Wanted: 1000, Got: -1, Rank: 2, Ranked: 2, Supply: 1000, Others: 1000, Lasts: -1},
-		},
-		{
-			name: "watts", cores: 4000, change: func(c *Config) { c.Watts = 20_000_000 },
-			act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 4000)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictWatts, Wanted: 4000, Got: 2000, Rank: 1, Ranked: 1, Supply: 2000, Lasts: 1},
-		},
-		{
-			name: "idle", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 0)
-				c.move(t, rich("b", 4000), 1000)
-				c.days(20)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictIdle, Ranked: 1, Supply: 1000},
-		},
-		{
-			name: "suspended", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.days(5)
-				c.d.Suspend(slot, true)
-				c.days(2)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictSuspended, Wanted: 1000, Supply: 1000},
-		},
-		{
-			name: "starting", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot, err := c.d.Admit(0, rich("a", 2000))
-				if err != nil {
-					t.Fatal(err)
-				}
-				c.in.Usage = append(c.in.Usage, Usage{})
-				c.days(1)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictStarting, Supply: 1000},
-		},
-		{
-			name: "starting, not ranked", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				c.days(1)
-				return c.move(t, rich("a", 2000), 1000)
-			},
-			want: Explanation{Verdict: VerdictStarting, Wanted: 1000, Supply: 1000},
-		},
-		{
-			name: "broke", cores: 1000, act: broke(apoptosis.Policy{Grace: time.Minute}),
-			want: Explanation{Verdict: VerdictBroke, Wanted: 1000, Supply: 1000},
-		},
-		{
-			name: "paused", cores: 1000, act: broke(apoptosis.Policy{WhenBroke: apoptosis.Pause}),
-			want: Explanation{Verdict: VerdictPaused, Wanted: 1000, Supply: 1000},
-		},
-		{
-			name: "dying", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, Admission{Name: "a", Timeout: time.Second}, 1000)
-				c.days(21)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictDying, Wanted: 1000, Got: 1000, Supply: 1000},
-		},
-		{
-			name: "dead", cores: 1000, act: func(t *testing.T, c *town) int32 {
-				slot := c.move(t, rich("a", 2000), 1000)
-				c.days(5)
-				c.wants[slot], c.in.Usage[slot].Populated = 0, false
-				c.d.Gone(slot, false)
-				c.days(1)
-				return slot
-			},
-			want: Explanation{Verdict: VerdictDead, Supply: 1000},
-		},
-	} {
+	for _, test := range situations {
 		t.Run(test.name, func(t *testing.T) {
 			c := newTown(t, test.cores, test.change)
 			slot := test.act(t, c)
@@ -479,11 +485,11 @@ func TestExplainedBidIsEnough(t *testing.T) {
 		}
 		told++
 		market := func() string { // as far as others' orders and the meters make it
-			text := c.d.unitNow.String()
+			reserves := make([]unit.Rate, 0, n)
 			for _, s := range slots {
-				text += fmt.Sprint(" ", c.d.slots[s].reserve)
+				reserves = append(reserves, c.d.slots[s].reserve)
 			}
-			return text
+			return fmt.Sprint(c.d.unitNow, reserves)
 		}
 		was := market()
 		if had := price.Multiple(c.d.slots[slot].bid, c.d.base()); x.Needed <= had {
