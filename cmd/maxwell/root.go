@@ -43,7 +43,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(
 		a.runVerb(), a.upVerb(), a.doctorVerb(), a.experimentVerb(), a.clearVerb(), a.auditVerb(),
-		a.fundVerb(), a.daemonVerb(), a.simVerb(), a.versionVerb(), a.workVerb(),
+		a.fundVerb(), a.explainVerb(), a.daemonVerb(), a.simVerb(), a.versionVerb(), a.workVerb(),
 	)
 	return root
 }
