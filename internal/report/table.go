@@ -5,7 +5,6 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -148,7 +147,7 @@ func align(cells [][]string, left int) []string {
 			if i == len(widths) {
 				widths = append(widths, 0)
 			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(c))
+			widths[i] = max(widths[i], widthOf(c))
 		}
 	}
 	lines := make([]string, len(cells))
@@ -156,7 +155,7 @@ func align(cells [][]string, left int) []string {
 	for r, row := range cells {
 		b.Reset()
 		for i, c := range row {
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c))
+			pad := strings.Repeat(" ", widths[i]-widthOf(c))
 			if i > 0 {
 				b.WriteString("  ")
 			}
@@ -226,9 +225,8 @@ func (s *Screen) back(b *strings.Builder) {
 
 // cut keeps a line from wrapping, which would break the count of lines.
 func (s *Screen) cut(line string) string {
-	if s.Width <= 0 || utf8.RuneCountInString(line) <= s.Width {
+	if s.Width <= 0 {
 		return line
 	}
-	runes := []rune(line)
-	return string(runes[:s.Width])
+	return clip(line, s.Width)
 }
