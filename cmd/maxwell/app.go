@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -33,6 +34,8 @@ type app struct {
 	join     func(ctx context.Context, o opening) (session, error)
 	connect  func(ctx context.Context) (connection, error)
 	doctor   func(repair bool) (report.Doctor, error)
+	now      func() time.Time // in the zone that times are shown in
+	pace     time.Duration    // how often what follows looks again
 }
 
 // opening says who joins, and what market to open if there is none.
@@ -141,6 +144,9 @@ func oneLine(s string) string {
 // flagError turns a flag parser's error into a place, a text and a fix.
 func flagError(cmd *cobra.Command, err error) error {
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if e.GetFlag().Value.Type() == "bool" {
+			return usagef("%s --%s: %q: takes no value; write --%s", cmd.Name(), e.GetFlag().Name, e.GetValue(), e.GetFlag().Name)
+		}
 		reason := e.Unwrap().Error()
 		if p, ok := errors.AsType[*fleet.Problem](e.Unwrap()); ok && p.Text == "" {
 			reason = fmt.Sprintf("%q: %s", e.GetValue(), reason)

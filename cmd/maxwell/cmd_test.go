@@ -57,7 +57,7 @@ func TestScreens(t *testing.T) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		o := newFakeMarket().run(words(line)...)
+		o := newFakeMarket().crowd().run(words(line)...)
 		fmt.Fprintf(&out, "$ maxwell %s\n", line)
 		for text := range strings.Lines(o.out) {
 			out.WriteString("| " + text)
@@ -340,16 +340,6 @@ func TestUpRefusesAFileThatOthersWrite(t *testing.T) {
 	}
 	f := newFakeMarket()
 	if o := f.run("up", file); o.code != 125 || len(f.opened) != 0 || !strings.Contains(o.err, "chmod go-w") {
-		t.Errorf("got %+v", o)
-	}
-}
-
-func TestFund(t *testing.T) {
-	f := newFakeMarket()
-	if o := f.run("fund", "agent-7", "200"); o.code != 0 || f.funded["agent-7"] != 200_000_000 || !f.opened[0].existing {
-		t.Errorf("got %+v, funded %v, opened %+v", o, f.funded, f.opened)
-	}
-	if o := f.run("fund", "nobody", "1"); o.code != 125 || o.err != "maxwell: no workload \"nobody\"\n" {
 		t.Errorf("got %+v", o)
 	}
 }

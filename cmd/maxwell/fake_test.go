@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
@@ -26,6 +27,8 @@ type fakeMarket struct {
 	stopped  bool
 	events   chan *v1.Event
 	gone     chan struct{}
+	service  fakeService // what a connection reaches
+	columns  string      // COLUMNS in the environment
 }
 
 func newFakeMarket() *fakeMarket {
@@ -172,10 +175,21 @@ type outcome struct {
 // run executes a command line on a fake market. The environment is empty.
 func (f *fakeMarket) run(args ...string) outcome {
 	var out, err strings.Builder
+	f.service.f = f
+	defer f.service.close()
 	a := &app{
 		out: &out, err: &err, in: os.Stdin,
-		environ: func() []string { return []string{"PATH=/bin"} },
+		environ: func() []string {
+			environ := []string{"PATH=/bin"}
+			if f.columns != "" {
+				environ = append(environ, "COLUMNS="+f.columns)
+			}
+			return environ
+		},
 		join:    f.join,
+		connect: f.service.connect,
+		now:     func() time.Time { return fakeNow },
+		pace:    time.Millisecond,
 		doctor: func(repair bool) (report.Doctor, error) {
 			d := report.Doctor{
 				Enforcement: report.Finding{Name: "enforcement", OK: true, Value: "cgroup v2, as root"},

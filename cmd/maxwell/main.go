@@ -5,6 +5,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/node"
 )
@@ -26,5 +27,7 @@ func machine() *app {
 		join:    joinMarket,
 		connect: connectMarket,
 		doctor:  examine,
+		now:     time.Now,
+		pace:    usualPace,
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/node"
@@ -54,7 +53,7 @@ func connectMarket(ctx context.Context) (connection, error) {
 	}
 	c, err := node.Connect(ctx, sockets...)
 	if errors.Is(err, node.ErrNoMarket) {
-		return nil, fmt.Errorf("no market runs here (looked at %s); start one with maxwell run or maxwell up", strings.Join(sockets, ", "))
+		return nil, &noMarket{sockets}
 	}
 	if err != nil {
 		return nil, err

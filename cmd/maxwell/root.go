@@ -41,9 +41,34 @@ func (a *app) root() *cobra.Command {
 	}
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(
-		a.runVerb(), a.upVerb(), a.doctorVerb(), a.experimentVerb(), a.clearVerb(), a.auditVerb(),
-		a.fundVerb(), a.explainVerb(), a.daemonVerb(), a.simVerb(), a.versionVerb(), a.workVerb(),
-	)
+	groups(root)
+	grouped(root, groupRun, a.runVerb(), a.upVerb(), a.stopVerb(), a.waitVerb(), a.daemonVerb())
+	grouped(root, groupWatch, a.psVerb(), a.logsVerb(), a.eventsVerb(), a.priceVerb(), a.receiptVerb(), a.explainVerb())
+	grouped(root, groupMoney, a.fundVerb(), a.transferVerb(), a.bidVerb(), a.walletVerb(), a.ledgerVerb())
+	grouped(root, groupCheck, a.doctorVerb(), a.auditVerb(), a.clearVerb(), a.experimentVerb(), a.simVerb(), a.versionVerb(), a.workVerb())
 	return root
+}
+
+// The groups of verbs in the first help.
+const (
+	groupRun   = "run"
+	groupWatch = "watch"
+	groupMoney = "money"
+	groupCheck = "check"
+)
+
+func groups(root *cobra.Command) {
+	root.AddGroup(
+		&cobra.Group{ID: groupRun, Title: "Run:"}, &cobra.Group{ID: groupWatch, Title: "Watch:"},
+		&cobra.Group{ID: groupMoney, Title: "Money:"}, &cobra.Group{ID: groupCheck, Title: "Check:"},
+	)
+	root.SetHelpCommandGroupID(groupCheck)
+	root.SetCompletionCommandGroupID(groupCheck)
+}
+
+func grouped(root *cobra.Command, group string, verbs ...*cobra.Command) {
+	for _, verb := range verbs {
+		verb.GroupID = group
+	}
+	root.AddCommand(verbs...)
 }

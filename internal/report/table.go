@@ -178,14 +178,18 @@ type Screen struct {
 	drawn  int
 }
 
-// Draw writes the snapshot in place of the one before. It is one Write, so
-// that a half-drawn table is never seen.
+// Draw writes the snapshot in place of the one before.
 func (s *Screen) Draw(snapshot *Snapshot) error {
 	limit := 0
 	if s.Height > 0 {
 		limit = max(1, s.Height-4) // head line, column heads, count, prompt
 	}
-	lines := append([]string{snapshot.Head()}, snapshot.Rows(limit)...)
+	return s.Show(append([]string{snapshot.Head()}, snapshot.Rows(limit)...)...)
+}
+
+// Show writes lines in place of those before. It is one Write, so that a
+// half-drawn table is never seen.
+func (s *Screen) Show(lines ...string) error {
 	var b strings.Builder
 	s.back(&b)
 	for _, line := range lines {

@@ -79,7 +79,7 @@ func TestViews(t *testing.T) {
 		}{
 			{"ps", Processes(details()[:4], width)},
 			{"ps, with hostile names", Processes(details()[3:], width)},
-			{"wallet ls", Wallets(details(), width)},
+			{"wallet ls", Wallets(wallets(details()), width)},
 			{"ledger", Postings(postings(), noon, width)},
 			{"balances", Balances(&ledger, width)},
 		} {
@@ -127,7 +127,7 @@ func TestTablesNeverWrap(t *testing.T) {
 				Amount: unit.Credits(rapid.Int64().Draw(t, "amount")),
 			})
 		}
-		for _, lines := range [][]string{Processes(list, width), Wallets(list, width)} {
+		for _, lines := range [][]string{Processes(list, width), Wallets(wallets(list), width)} {
 			for _, line := range lines {
 				for _, r := range line {
 					if !unicode.IsPrint(r) && r != utf8.RuneError {
@@ -191,7 +191,8 @@ func TestAccounts(t *testing.T) {
 	}
 	list := details()
 	for _, i := range []int{0, 1, 3} {
-		section("wallet "+list[i].Name, func() error { return list[i].WriteWallet(&out) })
+		w := list[i].Wallet()
+		section("wallet "+w.Name, func() error { return w.WriteText(&out) })
 	}
 	end := agentEnd()
 	end.SpotPeak, end.Loss = 2300, 2*coin
@@ -219,6 +220,9 @@ func TestAccounts(t *testing.T) {
 			func() error { return list[0].WriteJSON(&out) },
 			func() error { return WriteDetails(&out, list[1:3]) },
 			func() error { return WriteDetails(&out, nil) },
+			func() error { return WriteWallets(&out, wallets(list[:2])) },
+			func() error { return WriteWallets(&out, nil) },
+			func() error { w := list[1].Wallet(); return w.WriteJSON(&out) },
 			func() error { return burials[1].WriteJSON(&out) },
 			func() error { return busy.WriteJSON(&out) },
 			func() error { return WritePostings(&out, postings()[:2]) },
@@ -233,6 +237,14 @@ func TestAccounts(t *testing.T) {
 		return nil
 	})
 	golden(t, "accounts.golden", out.String())
+}
+
+func wallets(list []Detail) []Wallet {
+	out := make([]Wallet, len(list))
+	for i := range list {
+		out[i] = list[i].Wallet()
+	}
+	return out
 }
 
 func happenings() []Happening {
