@@ -79,10 +79,11 @@ func (w *watch) run(ctx context.Context) error {
 // stream reads until the market ends the stream.
 func (w *watch) stream(ctx context.Context, market connection) error {
 	since := w.since
-	if w.again {
-		if since = w.begun; w.lastAt > 0 {
-			since = w.lastAt - 1
-		}
+	switch {
+	case w.again && w.lastAt > 0:
+		since = w.lastAt - 1
+	case w.again && since == 0:
+		since = w.begun
 	}
 	s, err := market.Watch(ctx, &v1.WatchRequest{Name: w.name, SinceWallNs: since, Follow: w.follow})
 	if err != nil {

@@ -20,6 +20,8 @@ const (
 	questionTries = 20
 	changeTries   = 50
 	usualPace     = 100 * time.Millisecond
+	// held is how long a line lasts that did work: the count begins anew.
+	held = 5 * time.Second
 )
 
 // newRequestID makes the id of one change: however often it is delivered, it
@@ -42,7 +44,9 @@ func (e *noMarket) Unwrap() error { return node.ErrNoMarket }
 // unanswered says that the market went away while it was asked.
 type unanswered struct{ remedy string }
 
-func (e *unanswered) Error() string { return "the market ended, and none has answered since" + e.remedy }
+func (e *unanswered) Error() string {
+	return "the market ended, and none has answered since" + e.remedy
+}
 
 func (e *unanswered) Unwrap() error { return node.ErrMarketDied }
 
@@ -80,8 +84,8 @@ func (a *app) persist(ctx context.Context, tries int, ask func(context.Context, 
 		case !errors.Is(err, node.ErrNoMarket) && !lineBroke(err):
 			return answer(err)
 		}
-		if patience := time.Duration(tries) * a.pace; time.Since(begun) > patience {
-			broken = 0 // the line held for a while
+		if time.Since(begun) > held {
+			broken = 0
 		}
 		if broken++; broken > tries {
 			return &unanswered{remedy}

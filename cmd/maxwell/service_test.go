@@ -40,6 +40,8 @@ type fakeService struct {
 	future     [][]*v1.Event // what each stream tells before it ends
 	onSnapshot func(n int)   // before the n-th Snapshot is answered
 	snapshots  int
+	// endAfterStop: the market is gone when it was told to stop something.
+	endAfterStop bool
 }
 
 // connect opens a real line to this service.
@@ -134,6 +136,7 @@ func (s *fakeService) Stop(_ context.Context, r *v1.StopRequest) (*v1.StopRespon
 		return nil, err
 	}
 	_, err := s.named(r.GetName())
+	s.none = s.endAfterStop
 	return &v1.StopResponse{}, err
 }
 

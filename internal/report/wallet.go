@@ -60,8 +60,13 @@ func (w *Wallet) left() string {
 }
 
 var walletColumns = []column{
-	{head: "NAME", gives: true}, {head: "KIND", rank: 6}, {head: "STATE", rank: 4}, {head: "BUDGET", right: true, rank: 2},
-	{head: "EARNED", right: true, rank: 5}, {head: "SPENT", right: true, rank: 1}, {head: "DEPOSIT", right: true, rank: 3},
+	{head: "NAME", gives: true},
+	{head: "KIND", rank: 6},
+	{head: "STATE", rank: 4},
+	{head: "BUDGET", right: true, rank: 2},
+	{head: "EARNED", right: true, rank: 5},
+	{head: "SPENT", right: true, rank: 1},
+	{head: "DEPOSIT", right: true, rank: 3},
 	{head: "$J LEFT", right: true},
 }
 
