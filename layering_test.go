@@ -49,6 +49,9 @@ var layers = map[string][]string{
 	"internal/node": {anything},
 	"cmd/maxwell":   {anything},
 
+	// The one public package that touches the world: for programs of others.
+	"client": {"unit", "internal/api/maxwell/v1", "internal/api/maxwell/v1/maxwellv1connect"},
+
 	"internal/vmtest":      {"internal/vmtest/plan"},
 	"internal/vmtest/init": {"internal/vmtest/plan"},
 	"internal/vmtest/plan": {},
@@ -77,7 +80,7 @@ var external = map[string][]string{
 	"golang.org/x/term":            {"cmd"},
 	"github.com/spf13/cobra":       {"cmd"},
 	"github.com/spf13/pflag":       {"cmd"},
-	"connectrpc.com/connect":       {"internal/api", "internal/node", "cmd"},
+	"connectrpc.com/connect":       {"internal/api", "internal/node", "cmd", "client"},
 	"google.golang.org/protobuf":   {"internal/api", "internal/node", "cmd"},
 	"github.com/goccy/go-yaml":     {"internal/strict"},
 	"github.com/coreos/go-systemd": {"cmd"},
@@ -170,7 +173,7 @@ func forbiddenOutside(f *goFile, imported string) string {
 	}
 	for module, folders := range external {
 		if imported == module || strings.HasPrefix(imported, module+"/") {
-			if under(f.pkg, folders) || f.test && under(f.pkg, []string{"internal", "cmd"}) {
+			if under(f.pkg, folders) || f.test && under(f.pkg, []string{"internal", "cmd", "client"}) {
 				return ""
 			}
 			return "only " + strings.Join(folders, ", ") + " may"
