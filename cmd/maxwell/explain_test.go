@@ -15,9 +15,9 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 )
 
-// fakeLine is a line to a market that explains one workload. A call that a test
+// explainLine is a line to a market that explains one workload. A call that a test
 // did not expect panics: the embedded client is nil.
-type fakeLine struct {
+type explainLine struct {
 	maxwellv1connect.MarketServiceClient
 
 	explained *v1.ExplainResponse
@@ -25,7 +25,7 @@ type fakeLine struct {
 	closed    int
 }
 
-func (f *fakeLine) Explain(_ context.Context, r *v1.ExplainRequest) (*v1.ExplainResponse, error) {
+func (f *explainLine) Explain(_ context.Context, r *v1.ExplainRequest) (*v1.ExplainResponse, error) {
 	f.asked = append(f.asked, r.GetName())
 	if f.explained.GetWorkload().GetName() != r.GetName() {
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("no workload "+r.GetName()+"; see maxwell ps"))
@@ -33,9 +33,9 @@ func (f *fakeLine) Explain(_ context.Context, r *v1.ExplainRequest) (*v1.Explain
 	return f.explained, nil
 }
 
-func (f *fakeLine) Close() { f.closed++ }
+func (f *explainLine) Close() { f.closed++ }
 
-func (f *fakeLine) run(args ...string) outcome {
+func (f *explainLine) run(args ...string) outcome {
 	var out, err strings.Builder
 	a := &app{
 		out: &out, err: &err, in: os.Stdin, environ: func() []string { return nil },
@@ -45,8 +45,8 @@ func (f *fakeLine) run(args ...string) outcome {
 	return outcome{out.String(), err.String(), code}
 }
 
-func outbidCrawler() *fakeLine {
-	return &fakeLine{explained: &v1.ExplainResponse{
+func outbidCrawler() *explainLine {
+	return &explainLine{explained: &v1.ExplainResponse{
 		Verdict: "outbid",
 		Workload: &v1.Workload{
 			Name: "crawler", State: "waiting", BudgetUcredits: 500_000_000, BalanceUcredits: 478_000_000, SpentUcredits: 20_000_000,
