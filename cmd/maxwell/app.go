@@ -43,10 +43,8 @@ type opening struct {
 	client  string // "run", "up", "experiment"
 	machine fleet.Node
 	enforce string // auto, cgroup, signal
-	// existing: join a market that runs, do not open one.
-	existing bool
-	journal  string // file that keeps every transfer; "" = none
-	tests    openingTests
+	journal string // file that keeps every transfer; "" = none
+	tests   openingTests
 }
 
 // openingTests are hidden flags for tests of the market's own failures.
@@ -67,7 +65,6 @@ type session interface {
 	Snapshot(ctx context.Context, own bool) (*v1.Snapshot, error)
 	Stop(ctx context.Context, name string, now bool) error
 	Suspend(ctx context.Context, suspend bool) error
-	Fund(ctx context.Context, name string, ucredits int64) error
 	Leave(ctx context.Context) (*v1.Snapshot, error)
 }
 

@@ -23,7 +23,6 @@ type fakeMarket struct {
 	refuse   error
 	end      *v1.Workload // of every workload; the name is filled in
 	story    []*v1.Event  // told before the end, of every workload
-	funded   map[string]int64
 	stopped  bool
 	events   chan *v1.Event
 	gone     chan struct{}
@@ -37,7 +36,6 @@ func newFakeMarket() *fakeMarket {
 			State: "dead", Reason: "exited", BudgetUcredits: 12_000_000, SpentUcredits: 2_000_000, EnergyUcredits: 2_000_000,
 			EnergyUj: 2_000_000, CpuNs: 200_000_000, PeakMemoryBytes: 8 << 20, Open: true, PriceMilli: 1000,
 		},
-		funded: make(map[string]int64),
 		events: make(chan *v1.Event, 1024),
 		gone:   make(chan struct{}),
 	}
@@ -106,14 +104,6 @@ func (f *fakeMarket) Snapshot(context.Context, bool) (*v1.Snapshot, error) {
 func (f *fakeMarket) Stop(context.Context, string, bool) error { return nil }
 
 func (f *fakeMarket) Suspend(context.Context, bool) error { return nil }
-
-func (f *fakeMarket) Fund(_ context.Context, name string, amount int64) error {
-	if name == "nobody" {
-		return errors.New(`no workload "nobody"`)
-	}
-	f.funded[name] += amount
-	return nil
-}
 
 func (f *fakeMarket) Leave(ctx context.Context) (*v1.Snapshot, error) {
 	s, err := f.Snapshot(ctx, true)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -18,11 +17,8 @@ func joinMarket(ctx context.Context, o opening) (session, error) {
 		return nil, err
 	}
 	s, err := node.Join(ctx, node.JoinOptions{
-		Dir: dir, Daemon: daemonSocket(dir), Client: o.client, Version: thisBuild().Version, Settings: settings(o), Existing: o.existing,
+		Dir: dir, Daemon: daemonSocket(dir), Client: o.client, Version: thisBuild().Version, Settings: settings(o),
 	})
-	if errors.Is(err, node.ErrNoMarket) {
-		return nil, fmt.Errorf("no market runs here (looked in %s); start one with maxwell run or maxwell up", dir)
-	}
 	if err != nil {
 		return nil, err
 	}
