@@ -14,7 +14,7 @@ import (
 // terms is a workload as the market is asked to admit it.
 func terms(w *fleet.Workload) *v1.AdmitRequest {
 	return &v1.AdmitRequest{
-		Name: w.Name, BudgetUcredits: int64(w.Budget), BidMilli: int64(w.Bid.Price), Auto: w.Bid.Auto,
+		Name: w.Name, Command: w.Command, BudgetUcredits: int64(w.Budget), BidMilli: int64(w.Bid.Price), Auto: w.Bid.Auto,
 		MaxBidMilli: int64(w.MaxBid), RateUcreditsPerS: int64(w.Rate), HorizonNs: int64(w.Horizon),
 		CoresMilli: int64(w.Cores), MaxEnergyUj: int64(w.MaxEnergy), MaxCpuNs: int64(w.MaxCPU),
 		MemoryBytes: int64(w.Memory), Pids: w.Pids, TimeoutNs: int64(w.Timeout),

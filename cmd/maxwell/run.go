@@ -16,6 +16,7 @@ import (
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
+	"github.com/maxwell-hypervisor/maxwell/internal/node"
 	"github.com/maxwell-hypervisor/maxwell/internal/report"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -27,6 +28,9 @@ type runSpec struct {
 	quiet    bool
 	asRoot   bool
 	pickName bool // the name is the command's, with a number if it is taken
+	detach   bool
+	log      string            // file of a detached command's output
+	started  func(name string) // told when the command runs; may be nil
 	opening  opening
 }
 
@@ -41,17 +45,27 @@ signals, its terminal and its exit code are its own.
 Without --budget nothing is limited, and the closing lines on standard error say
 what the command burned, what it cost and which budget would have fitted.
 
+With -d the command runs in the background, its output goes to a file, and its
+wallet's name is printed: see ps, logs, wait, stop and receipt.
+
 Exit codes: the command's own; 121 a cap other than money; 122 insolvent;
 123 evicted for heat; 124 --timeout; 125 Maxwell's failure or usage;
 126 not executable; 127 not found; 128+n ended by signal n.`,
 		Example: `  maxwell run -- make -j8
   maxwell run --budget 500 --bid 4x -- ./job
   maxwell run --budget 500 --bid auto --horizon 2h -- ./agent
+  maxwell run -d --name crawler --budget 2k --when-broke pause -- ./crawl
   maxwell run --max-cpu 10m --memory 4G --pids 512 --receipt job.json -- ./job`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			spec.workload.Command = args
 			if err := spec.finish(); err != nil {
 				return err
+			}
+			switch {
+			case spec.detach && a.detached():
+				return a.supervise(&spec)
+			case spec.detach:
+				return a.detach(&spec)
 			}
 			return a.run(&spec)
 		},
@@ -63,6 +77,8 @@ Exit codes: the command's own; 121 a cap other than money; 122 insolvent;
 	f.StringVar(&spec.receipt, "receipt", "", "write how it ended as JSON to a `FILE`, or to descriptor N: fd:N")
 	f.BoolVarP(&spec.quiet, "quiet", "q", false, "say nothing: no warnings, no closing lines")
 	f.BoolVar(&spec.asRoot, "as-root", false, "behind sudo, keep root instead of the invoking user")
+	f.BoolVarP(&spec.detach, "detach", "d", false, "run in the background and print the wallet's name; see ps, logs, wait and stop")
+	f.StringVar(&spec.log, "log", "", "with -d: append the command's output to this `FILE`; see maxwell logs")
 	openingFlags(f, &spec.opening)
 	completeWorkload(cmd)
 	offer(cmd, "name")
@@ -77,6 +93,9 @@ func (s *runSpec) finish() error {
 	}
 	if w.Name == "" {
 		s.pickName, w.Name = true, fleet.NameFor(w.Command[0])
+	}
+	if s.log != "" && !s.detach {
+		return usagef("run --log: %q: only with -d; else redirect the output: maxwell run -- COMMAND > %s", s.log, s.log)
 	}
 	w.Fill()
 	if p := w.Validate(); p != nil {
@@ -121,6 +140,9 @@ func (a *app) run(spec *runSpec) error {
 		_, _ = market.Leave(ctx)
 		return startError(err)
 	}
+	if spec.started != nil {
+		spec.started(r.Wallet())
+	}
 	f := follower{a: a, spec: spec, market: market, running: r, signals: signals}
 	followErr := f.follow(ctx)
 	end, endErr := f.end(time.Since(begun))
@@ -153,7 +175,7 @@ func (a *app) run(spec *runSpec) error {
 // jobOf is the process to start: the caller's terminal and environment, and
 // behind sudo the caller's own identity.
 func (a *app) jobOf(spec *runSpec) (job, error) {
-	environ := a.environ()
+	environ := withoutMark(a.environ())
 	s := launch.Spec{Args: spec.workload.Command, Env: environ, Dir: spec.workload.Dir, Files: a.files()}
 	if os.Geteuid() == 0 && !spec.asRoot {
 		who, err := launch.Invoker(getenv(environ))
@@ -165,7 +187,7 @@ func (a *app) jobOf(spec *runSpec) (job, error) {
 		}
 	}
 	t := terms(&spec.workload)
-	t.Terminal = a.hasTerminal()
+	t.Terminal, t.Log = a.hasTerminal(), spec.log
 	return job{terms: t, spec: s}, nil
 }
 
@@ -279,6 +301,9 @@ func (f *follower) suspend(ctx context.Context) error {
 }
 
 func (f *follower) notice(e *v1.Event) {
+	if text, ok := absence(e.GetKind(), f.running.Wallet()); ok && !f.spec.quiet {
+		fmt.Fprintln(f.a.err, text)
+	}
 	if e.GetWorkload() != f.running.Wallet() {
 		return
 	}
@@ -298,6 +323,17 @@ func (f *follower) notice(e *v1.Event) {
 		n.Limit = limitText(&f.spec.workload, n.What)
 	}
 	fmt.Fprintln(f.a.err, n.Line())
+}
+
+// absence is a line about a daemon that went, or came back; false for other events.
+func absence(kind, what string) (string, bool) {
+	switch kind {
+	case node.EventAway:
+		return fmt.Sprintf("maxwell: the daemon does not answer; %s goes on, and is billed when it is back", what), true
+	case node.EventBack:
+		return "maxwell: the daemon is back", true
+	}
+	return "", false
 }
 
 // end is the closing statement of the workload.

@@ -11,6 +11,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/maxwell-hypervisor/maxwell/demon"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 	"github.com/maxwell-hypervisor/maxwell/ledger"
@@ -350,3 +351,36 @@ func (s service) account(a actor, name string) (ledger.ID, error) {
 
 // impersonal are the accounts of nobody in particular.
 var impersonal = []string{"mint", "heat", "entropy", "treasury", "system", "loss"}
+
+// Explain implements MarketService.
+func (s service) Explain(ctx context.Context, req *v1.ExplainRequest) (*v1.ExplainResponse, error) {
+	a, err := s.actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mem, err := s.visible(a, req.GetName())
+	if err != nil {
+		if mem = s.grave(a, req.GetName()); mem == nil {
+			return nil, err
+		}
+		return &v1.ExplainResponse{Verdict: demon.VerdictDead.String(), Workload: s.m.lastStatement(mem), Price: s.m.view().GetPrice()}, nil
+	}
+	var x demon.Explanation
+	var line demon.Line
+	known := false
+	s.m.loop.do(func() {
+		if s.m.loop.has(mem) {
+			x, known = s.m.loop.demon.Explain(mem.slot)
+			line, _ = s.m.loop.demon.LineOf(mem.slot)
+		}
+	})
+	if !known {
+		return nil, noSuch(req.GetName())
+	}
+	return &v1.ExplainResponse{
+		Verdict: x.Verdict.String(), Workload: s.m.workload(&line, mem), Price: s.m.view().GetPrice(),
+		WantedMilli: int64(x.Wanted), GotMilli: int64(x.Got), NeededBidMilli: int64(x.Needed), Rank: int32(x.Rank), Ranked: int32(x.Ranked),
+		ReserveMilli: int64(x.Reserve), LastsNs: int64(x.Lasts), PacedUcreditsPerS: int64(x.Paced),
+		SupplyMilli: int64(x.Supply), OthersMilli: int64(x.Others),
+	}, nil
+}

@@ -62,7 +62,7 @@ func duration(ns int64) time.Duration { return time.Duration(max(0, ns)) }
 var eventWords = map[demon.EventKind]string{
 	demon.EventAdmitted: "admitted", demon.EventStarted: "started", demon.EventWarned: "warned",
 	demon.EventBroke: "broke", demon.EventPaused: "paused", demon.EventFunded: "funded",
-	demon.EventDying: "dying", demon.EventDead: "dead",
+	demon.EventDying: "dying", demon.EventDead: "dead", demon.EventReadopted: "readopted",
 }
 
 // event is a demon's event on the wire. Called on the loop's thread.

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
@@ -421,7 +422,22 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if !m.loop.demon.Frozen(slot) {
 		return group.Thaw()
 	}
-	return nil
+	return m.entrustAgain(mem, a)
+}
+
+// entrustAgain tells the new watchdog of one that was broke before.
+func (m *Market) entrustAgain(mem *member, a *alive) error {
+	if m.dog == nil {
+		return nil
+	}
+	switch a.Saved.Life.State {
+	case apoptosis.Broke:
+		return m.dog.Hold(a.Directory, a.Saved.Life.Deadline)
+	case apoptosis.Paused:
+		return m.dog.Hold(a.Directory, 0)
+	default:
+		return nil
+	}
 }
 
 // abandon ends a group that was reopened and could not be taken back.

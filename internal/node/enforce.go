@@ -9,11 +9,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/maxwell-hypervisor/maxwell/demon"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/signal"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // enforce opens the best enforcement this machine has, or the one asked for,
@@ -84,11 +86,40 @@ func (m *Market) guard(e *cgroup.Enforcer, roots host.Roots, lock *os.File) erro
 		return err
 	}
 	m.bye = func() {
-		if err := dog.Farewell(); err != nil {
+		leave := dog.Farewell
+		if m.durable() {
+			leave = dog.Handover
+		}
+		if err := leave(); err != nil {
 			m.log.Warn("dismiss the watchdog", "err", err)
 		}
 	}
+	if m.durable() {
+		m.dog = dog
+	}
 	return nil
+}
+
+// entrust tells a daemon's watchdog of the broke: they stay stopped while nobody
+// governs. Called on the loop's thread.
+func (m *Market) entrust(mem *member, e *demon.Event) {
+	d, ok := mem.group.(directory)
+	if m.dog == nil || !ok {
+		return
+	}
+	var err error
+	switch e.Kind {
+	case demon.EventBroke:
+		err = m.dog.Hold(d.Directory(), e.At+unit.Instant(e.Left))
+	case demon.EventPaused:
+		err = m.dog.Hold(d.Directory(), 0)
+	case demon.EventFunded, demon.EventDying, demon.EventDead:
+		err = m.dog.Free(d.Directory())
+	default:
+	}
+	if err != nil {
+		m.fault("tell the watchdog of "+mem.name, err)
+	}
 }
 
 // WatchdogVerb is the hidden verb of the watchdog.

@@ -458,6 +458,7 @@ func (l *loop) tell() (notes []note) {
 		if mem == nil || e.Kind == demon.EventAdmitted {
 			continue
 		}
+		l.m.entrust(mem, e)
 		told := l.m.event(l, mem, e)
 		l.m.chronicle.add(mem.uid, told)
 		notes = append(notes, l.m.eventNotes(mem.uid, told)...)

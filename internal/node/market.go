@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
 	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
@@ -47,8 +48,9 @@ type Market struct {
 	quit      chan struct{} // closed when everything but the loop must end
 	done      chan struct{} // closed when the loop has ended
 	crew      sync.WaitGroup
-	hands     sync.WaitGroup // the workers among the crew
-	bye       func()         // farewell to the watchdog
+	hands     sync.WaitGroup   // the workers among the crew
+	bye       func()           // farewell to the watchdog
+	dog       *cgroup.Watchdog // of a daemon; nil = none
 	answers   answers
 	chronicle chronicle
 	seen      glance

@@ -463,7 +463,9 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 			return nil, err
 		}
 		line, _ := l.demon.LineOf(mem.slot)
-		return &v1.SetBidResponse{Workload: s.m.workload(&line, mem)}, nil
+		out := s.m.workload(&line, mem)
+		out.BidMilli = req.GetBidMilli() // the line has the one of the running epoch
+		return &v1.SetBidResponse{Workload: out}, nil
 	})
 }
 

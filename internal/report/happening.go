@@ -14,7 +14,7 @@ type Happening struct {
 	At       int64         `json:"at_wall_ns"`
 	Name     string        `json:"name"`
 	ID       string        `json:"id"`
-	Kind     string        `json:"kind"` // admitted started warned broke paused funded dying dead
+	Kind     string        `json:"kind"` // admitted started warned broke paused funded dying dead readopted
 	What     string        `json:"what"` // warned: budget memory pids cpu energy
 	Percent  int           `json:"percent"`
 	Left     time.Duration `json:"left_ns"`
@@ -37,6 +37,8 @@ func (h *Happening) Line(now time.Time) string {
 			text += " was admitted"
 		case "started":
 			text += " runs"
+		case "readopted":
+			text += " was taken back by the daemon"
 		default:
 			text += " " + h.Kind
 			if h.Reason != "" {

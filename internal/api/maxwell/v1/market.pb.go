@@ -261,7 +261,7 @@ func (x *Session) GetLiving() []string {
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`                    // warned broke paused funded dying dead
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`                    // started warned broke paused funded dying dead readopted
 	AtNs          int64                  `protobuf:"varint,3,opt,name=at_ns,json=atNs,proto3" json:"at_ns,omitempty"`       // since the market began
 	Percent       int32                  `protobuf:"varint,4,opt,name=percent,proto3" json:"percent,omitempty"`             // warned
 	What          string                 `protobuf:"bytes,5,opt,name=what,proto3" json:"what,omitempty"`                    // warned: budget memory pids cpu energy
