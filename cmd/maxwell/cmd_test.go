@@ -129,7 +129,7 @@ func TestRunParsesEveryFlag(t *testing.T) {
 	want := &v1.AdmitRequest{
 		Name: "job", BudgetUcredits: 500_000_000, Auto: true, MaxBidMilli: 6000, HorizonNs: int64(2 * time.Hour), CoresMilli: 2000,
 		MaxEnergyUj: 500_000_000, MaxCpuNs: int64(10 * time.Minute), MemoryBytes: 4 << 30, Pids: 512, TimeoutNs: int64(10 * time.Minute),
-		PauseWhenBroke: true, Terminal: f.admitted[0].GetTerminal(),
+		PauseWhenBroke: true, Command: []string{"sleep", "--budget", "5"}, Terminal: f.admitted[0].GetTerminal(),
 	}
 	if diff := cmp.Diff(want, f.admitted[0], protocmp.Transform()); diff != "" {
 		t.Errorf("terms (-want +got):\n%s", diff)
