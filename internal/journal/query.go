@@ -171,15 +171,16 @@ SELECT seq, part, id, debit, credit, pending, amount, timeout, purpose, flags, u
 FROM transfer t`
 
 // sql is the query in SQL. Two indices give one half each of an account's transfers,
-// in order, and SQLite merges them: here too a limit is the work.
+// in order, and SQLite merges them: here too a limit is the work. (No transfer is in
+// both: the books refuse one from an account to itself.)
 func (q *TransferQuery) sql() (string, []any) {
 	const newest = " ORDER BY seq DESC, part DESC LIMIT ?"
 	if q.Account.IsZero() {
 		return postings + newest, []any{limit(q.Limit)}
 	}
 	id := q.Account[:]
-	return postings + " WHERE debit = ? UNION ALL " + postings + " WHERE credit = ? AND debit <> ?" + newest,
-		[]any{id, id, id, limit(q.Limit)}
+	return postings + " WHERE debit = ? UNION ALL " + postings + " WHERE credit = ?" + newest,
+		[]any{id, id, limit(q.Limit)}
 }
 
 func scanPosting(rows *sql.Rows) (Posting, error) {
