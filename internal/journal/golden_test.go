@@ -141,8 +141,8 @@ func TestUpgrade(t *testing.T) {
 	}
 }
 
-// TestUpgradeRefused: what cannot be upgraded (here for want of space) is left at
-// its version, whole, and is upgraded later.
+// TestUpgradeRefused: what cannot be upgraded (here for want of space, half-way) is
+// left at its version, whole, and is upgraded later.
 func TestUpgradeRefused(t *testing.T) {
 	t.Parallel()
 	path := golden(t, "version1.sqlite")
@@ -152,7 +152,7 @@ func TestUpgradeRefused(t *testing.T) {
 	}
 	db.SetMaxOpenConns(1)
 	s := &SQLite{path: path, writer: db, version: 1}
-	if _, err := db.Exec("PRAGMA max_page_count = 6"); err != nil {
+	if _, err := db.Exec("PRAGMA max_page_count = 8"); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.upgrade(); !errors.Is(err, ErrFull) || s.version != 1 {
