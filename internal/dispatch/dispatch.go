@@ -134,6 +134,9 @@ type Keeper interface {
 	Adopt(slot int, directory string, l Limits) (Group, error)
 	// Discard ends what is in one of them and takes it away.
 	Discard(directory string) error
+	// Attach makes a group of a directory that others made; an observed one is
+	// never written to.
+	Attach(slot int, directory string, observe bool) (Group, error)
 	// Leave ends the daemon and leaves its workloads.
 	Leave() error
 }

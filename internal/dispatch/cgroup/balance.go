@@ -112,7 +112,11 @@ func (b *balance) open(slot int) {
 	b.slots[slot] = standing{live: true}
 }
 
-func (b *balance) close(slot int) { b.slots[slot] = standing{} }
+func (b *balance) close(slot int) {
+	if slot < len(b.slots) {
+		b.slots[slot] = standing{}
+	}
+}
 
 func (b *balance) at(slot int) *standing {
 	if slot < 0 || slot >= len(b.slots) || !b.slots[slot].live {

@@ -77,6 +77,27 @@
 // metered use. Close ends everything; a watchdog (Guard, Watch) does it when
 // the node is killed, and Repair when the watchdog was killed too.
 //
+// # Daemons
+//
+// The workloads of a daemon (ModeThaw) live on without it. Tell the watchdog
+// with Hold who is stopped for want of money, and until when. When the daemon
+// dies the watchdog waits two seconds for the next one, then thaws the solvent,
+// takes weights and quotas off, and ends each of the held when its grace is
+// over. After Leave and Handover it does not wait. The next daemon, also a late
+// one, opens with Adopt and either adopts or discards each group that Found
+// names; it must not call Repair before, which would thaw the held. A turn, a
+// word on the roots that is written when a watchdog is on guard, sends the
+// watchdog of an earlier daemon away.
+//
+// # Guests
+//
+// Attach makes a group of a directory that others made. An observed guest is
+// read and never written. A governed one is stopped, ended and weighed, never
+// above the weight that was found; what was found is kept on the directory and
+// given back by Remove, Close, Leave, the watchdog or Repair. After adoption
+// attach the guests again and call RestoreGuests for those of rules that are
+// gone.
+//
 // # Guarantees
 //
 // Equal grants converge to equal shares, within 3 points of a core over 4 s; per epoch
@@ -84,7 +105,7 @@
 // tree in about 25 us. Kill leaves nobody, whatever forks, double forks or
 // ignores signals. The market's parent never weighs more than a neighbour.
 // Repair and the watchdog touch only directories with this boot's mark and a
-// free lock.
+// free lock, and guests whose host has none.
 //
 // # Rejected
 //

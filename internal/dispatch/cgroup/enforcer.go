@@ -51,6 +51,8 @@ type Enforcer struct {
 	home  []string // the node's own group in each place
 	name  string
 	mode  string
+	boot  string
+	mount string // of the cgroup2 hierarchy; empty if there is none
 	self  caller
 	sold  []int // processors to start workloads on; nil means all
 	room  room
@@ -61,6 +63,7 @@ type Enforcer struct {
 	names   map[string]bool
 	found   map[string]bool // of names: left by a dead daemon, neither adopted nor discarded
 	balance balance
+	dogs    []int   // watchdogs
 	deaths  *deaths // nil where the kernel gives no notice
 }
 
@@ -96,7 +99,7 @@ func Open(cfg Config, roots host.Roots) (e *Enforcer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	e = &Enforcer{mode: cfg.Mode, self: observe(roots), names: map[string]bool{}, found: map[string]bool{}}
+	e = &Enforcer{mode: cfg.Mode, boot: boot, mount: layout.V2.Mount, self: observe(roots), names: map[string]bool{}, found: map[string]bool{}}
 	if e.plan, err = lay(layout, e.self); err != nil {
 		return nil, err
 	}
@@ -264,7 +267,9 @@ func (e *Enforcer) seat(g *Group) {
 		e.groups = append(e.groups, nil)
 	}
 	e.groups[g.slot] = g
-	e.balance.open(g.slot)
+	if g.guest != observed { // whose use is no delivery of ours
+		e.balance.open(g.slot)
+	}
 }
 
 // supports refuses caps that no controller of this machine can hold.
@@ -588,7 +593,7 @@ func (e *Enforcer) shut(left bool) error {
 		g.left = left
 		if !g.closed {
 			g.closed = true
-			errs = append(errs, g.closeKnobs())
+			errs = append(errs, g.releaseGuestLocked(), g.closeKnobs())
 		}
 		g.mu.Unlock()
 	}

@@ -33,6 +33,8 @@ type Group struct {
 	slot   int
 	name   string
 	limits dispatch.Limits
+	guest  guestKind
+	found  original // of a governed guest
 	dirs   []string // in the order of the market's places
 	ref    host.CgroupRef
 
@@ -102,6 +104,9 @@ func (g *Group) holdLocked(who holder) error {
 	if g.closed {
 		return dispatch.ErrClosed
 	}
+	if g.guest == observed {
+		return nil
+	}
 	if g.held == 0 {
 		if err := g.writeStopLocked(true); err != nil {
 			return err
@@ -129,6 +134,8 @@ func (g *Group) releaseLocked(who holder) error {
 
 func (g *Group) writeStopLocked(stop bool) error {
 	switch {
+	case g.guest == governed && g.found.frozen:
+		return nil // by its owner, who thaws it
 	case g.unified == "" && stop:
 		return g.stop.WriteText("FROZEN")
 	case g.unified == "":
@@ -144,7 +151,7 @@ func (g *Group) writeStopLocked(stop bool) error {
 func (g *Group) enforce(frozen bool, t target, slack int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.closed || g.lane {
+	if g.closed || g.lane || g.guest == observed {
 		return nil
 	}
 	if frozen {
@@ -168,6 +175,9 @@ func (g *Group) enforce(frozen bool, t target, slack int64) error {
 }
 
 func (g *Group) weighLocked(t target) error {
+	if t = g.fit(t); t.keep {
+		return nil
+	}
 	if t.idle != g.idle {
 		// Rare: a loser's last tier. The file is not kept open.
 		word := "0"
@@ -199,7 +209,7 @@ func (g *Group) Lane(on bool) error {
 	if g.closed {
 		return dispatch.ErrClosed
 	}
-	if on == g.lane {
+	if on == g.lane || g.guest == observed {
 		return nil
 	}
 	q := quotaOf(g.limits.Cores, capPeriod)
@@ -211,8 +221,10 @@ func (g *Group) Lane(on bool) error {
 			q = lane
 		}
 	}
-	if err := writeQuota(g.cpu.dir, g.cpu.v2, q); err != nil {
-		return err
+	if g.guest == notGuest { // a guest's quota is its owner's
+		if err := writeQuota(g.cpu.dir, g.cpu.v2, q); err != nil {
+			return err
+		}
 	}
 	g.lane = on
 	return g.weighLocked(t)
@@ -223,6 +235,9 @@ func (g *Group) Lane(on bool) error {
 func (g *Group) Signal(sig syscall.Signal) error {
 	if g.gone() {
 		return dispatch.ErrClosed
+	}
+	if g.guest == observed {
+		return nil
 	}
 	dir := g.roster()
 	pids, err := members(dir)
@@ -256,6 +271,9 @@ func (g *Group) Kill() error {
 	g.mu.Unlock()
 	if closed {
 		return dispatch.ErrClosed
+	}
+	if g.guest == observed {
+		return nil
 	}
 	return killTree(g.roster(), g.unified != "")
 }
@@ -372,8 +390,11 @@ const removePatience = 100 * time.Millisecond
 // ErrPopulated and nothing happens; a directory that is not free yet gives
 // ErrPopulated too, and Remove can be repeated. Processes that escaped from
 // the cgroup2 directory but are still in a v1 one were started by us and are
-// ended.
+// ended. A guest is given back what it had and forgotten, and lives on.
 func (g *Group) Remove() error {
+	if g.guest != notGuest {
+		return g.dismiss()
+	}
 	populated, err := g.Populated()
 	if err != nil && !host.Gone(err) {
 		return err
@@ -426,6 +447,9 @@ func (g *Group) dismantle() (err error) {
 func (g *Group) Settle(patience time.Duration) error {
 	if err := g.Freeze(); err != nil {
 		return err
+	}
+	if g.guest == observed {
+		return fmt.Errorf("settle %s: %w: it is only observed", g.name, dispatch.ErrRunning)
 	}
 	still := false
 	var err error

@@ -135,6 +135,7 @@ func (k *keeper) lock() (locks []*host.DirLock, err error) {
 // relieve gives the solvent back to the stock scheduler and stops the held. The
 // identity goes last of the roots that are empty: it names the turn.
 func (k *keeper) relieve() {
+	k.list = append(k.list, k.restore()...)
 	held := func(name string) bool { _, is := k.held[name]; return is }
 	for _, r := range slices.Backward(k.Roots) {
 		mark, err := host.ReadMark(r.Dir)
@@ -147,6 +148,13 @@ func (k *keeper) relieve() {
 		}
 		k.report(a)
 	}
+}
+
+// restore gives the dead node's guests back.
+func (o orders) restore() []Action {
+	return restoreGuests(o.Mount, o.Boot, o.UID, func(_, root string) bool {
+		return len(o.Roots) > 0 && root == o.Roots[0].Dir
+	})
 }
 
 // report keeps the last word on each directory.

@@ -71,7 +71,15 @@ func Repair(roots host.Roots) ([]Action, error) {
 	for _, root := range search(layout) {
 		list = append(list, repair(root, boot, os.Geteuid()))
 	}
-	return list, nil
+	return append(list, restoreGuests(writable(layout.V2), boot, os.Geteuid(), hostIsDead)...), nil
+}
+
+// writable is the mount of a hierarchy in which something can be changed.
+func writable(h host.Hierarchy) string {
+	if h.ReadOnly {
+		return ""
+	}
+	return h.Mount
 }
 
 // search finds the marked directories: cgroup v2 first, because killing there

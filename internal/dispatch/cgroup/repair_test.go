@@ -92,6 +92,15 @@ func own() (said report, leave func() error, err error) {
 			return said, nil, err
 		}
 	}
+	if dir := os.Getenv("MAXWELL_TEST_GUEST"); dir != "" {
+		guest, err := e.Attach(9, dir, false)
+		if err != nil {
+			return said, nil, err
+		}
+		if err := guest.Freeze(); err != nil {
+			return said, nil, err
+		}
+	}
 	leave = func() error { return errors.Join(e.Leave(), w.Handover()) }
 	return said, leave, g.Freeze()
 }

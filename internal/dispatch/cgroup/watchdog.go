@@ -39,6 +39,7 @@ type orders struct {
 	Roots    []Root        `json:"roots"`
 	Boot     string        `json:"boot"`
 	UID      int           `json:"uid"`
+	Mount    string        `json:"mount,omitempty"` // of cgroup2, where the guests are
 	Mode     string        `json:"mode,omitempty"`
 	Turn     string        `json:"turn,omitempty"`     // ModeThaw: what the roots say while it is this node's turn
 	Patience time.Duration `json:"patience,omitempty"` // ModeThaw: how long to wait for the next daemon
@@ -61,7 +62,7 @@ func (e *Enforcer) Guard(argv []string, roots host.Roots) (*Watchdog, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := orders{Roots: e.Roots(), Boot: boot, UID: e.self.uid, Mode: e.mode}
+	o := orders{Roots: e.Roots(), Boot: boot, UID: e.self.uid, Mount: e.mount, Mode: e.mode}
 	if e.mode == ModeThaw {
 		o.Turn, o.Patience = newTurn(), daemonPatience
 	}
@@ -86,6 +87,9 @@ func (e *Enforcer) Guard(argv []string, roots host.Roots) (*Watchdog, error) {
 	if err := w.instruct(append(text, '\n')); err != nil {
 		return nil, errors.Join(err, w.conn.Close(), w.command.Wait())
 	}
+	e.mu.Lock()
+	e.dogs = append(e.dogs, w.Pid())
+	e.mu.Unlock()
 	// From here on it is this watchdog's duty; until here it was that of the
 	// dead daemon's, whose groups we adopted.
 	for _, r := range o.Roots {
@@ -251,6 +255,9 @@ func watch(conn io.ReadWriter) ([]Action, error) {
 		return k.list, nil
 	}
 	var list []Action
+	if len(o.Roots) > 0 && until(time.Second, func() bool { return hostIsDead("", o.Roots[0].Dir) }) {
+		list = o.restore()
+	}
 	for _, r := range o.Roots {
 		if a, acted := inherit(r, o); acted {
 			list = append(list, a)
