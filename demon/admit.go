@@ -212,19 +212,27 @@ func (d *Demon) Suspend(slot int32, asleep bool) {
 // wallet has no use for it, a dead one cannot take it.
 func (d *Demon) Fund(slot int32, amount unit.Credits) (unit.Credits, error) {
 	w := d.at(slot)
-	switch {
-	case w == nil || w.dead:
-		return 0, &Refusal{What: "name", Reason: "it is dead; money cannot help it any more"}
-	case w.purse.open:
-		return 0, &Refusal{What: "name", Reason: "its wallet is open: it has no budget to add to"}
-	case amount <= 0:
-		return 0, &Refusal{What: "amount", Reason: "give a positive amount"}
-	case !d.money.room(amount):
-		return 0, &Refusal{What: "amount", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", amount)}
+	if err := d.fundable(w, amount); err != nil {
+		return 0, err
 	}
 	w.purse.granted += amount
 	w.purse.balance += amount
 	return w.purse.balance, nil
+}
+
+// fundable says why w cannot be given amount, if it cannot.
+func (d *Demon) fundable(w *workload, amount unit.Credits) error {
+	switch {
+	case w == nil || w.dead:
+		return &Refusal{What: "name", Reason: "it is dead; money cannot help it any more"}
+	case w.purse.open:
+		return &Refusal{What: "name", Reason: "its wallet is open: it has no budget to add to"}
+	case amount <= 0:
+		return &Refusal{What: "amount", Reason: "give a positive amount"}
+	case !d.money.room(amount):
+		return &Refusal{What: "amount", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", amount)}
+	}
+	return nil
 }
 
 // Report credits units of finished work. It is self-reported: nothing here

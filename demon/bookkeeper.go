@@ -20,6 +20,7 @@ type bookkeeper struct {
 	chain  []ledger.Transfer
 	status []ledger.Status
 	leased ledger.ID // the account a hold would go to: the node's own lease
+	asked  requests
 
 	keep    bool           // somebody keeps a journal
 	entries []ledger.Entry // what was done since the last Entries
@@ -31,6 +32,7 @@ var theChart = [...]func() ledger.Account{
 
 func newBookkeeper(book *ledger.Ledger, prefix uint64, keep bool) bookkeeper {
 	b := bookkeeper{book: book, prefix: prefix, wallet: make(map[string]bool), keep: keep}
+	b.asked.own = map[uint64]struct{}{prefix: {}}
 	b.openChart()
 	return b
 }
@@ -99,7 +101,37 @@ func (b *bookkeeper) add(debit, credit ledger.ID, amount unit.Credits, code ledg
 	if amount == 0 {
 		return
 	}
-	b.chain = append(b.chain, ledger.Transfer{Debit: debit, Credit: credit, Amount: amount, Code: code})
+	b.chain = append(b.chain, ledger.Transfer{Debit: debit, Credit: credit, Amount: amount, Code: code, UserData: b.user})
+}
+
+// void appends the release of what w's last posting holds.
+func (b *bookkeeper) void(w *workload) {
+	if was := &w.purse.posted; was.held > 0 {
+		b.chain = append(b.chain, ledger.Transfer{PendingID: was.hold, Flags: ledger.Void, UserData: b.user})
+	}
+}
+
+// hold appends a hold on amount of w's wallet and returns its place in the chain,
+// or -1.
+func (b *bookkeeper) hold(w *workload, amount unit.Credits) int {
+	if amount <= 0 {
+		return -1
+	}
+	wallet, _ := w.accounts()
+	b.chain = append(b.chain, ledger.Transfer{
+		Debit: wallet, Credit: b.leased, Amount: amount, Code: ledger.ForLease, Flags: ledger.Pending, UserData: b.user,
+	})
+	return len(b.chain) - 1
+}
+
+// settle notes that the chain that was applied has posted w, with the hold at
+// its place held.
+func (b *bookkeeper) settle(w *workload, held int) {
+	was := &w.purse.posted
+	*was = w.purse.marks()
+	if held >= 0 {
+		was.hold, was.held = b.chain[held].ID, b.chain[held].Amount
+	}
 }
 
 // post tells the book what happened to w's purse since the last posting.
@@ -117,9 +149,7 @@ func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
 		return
 	}
 	b.chain, b.user = b.chain[:0], w.id
-	if was.held > 0 {
-		b.chain = append(b.chain, ledger.Transfer{PendingID: was.hold, Flags: ledger.Void})
-	}
+	b.void(w)
 	mint, heat := mintID, heatID
 	b.add(mint, wallet, p.granted-was.granted, ledger.ForFunding)
 	b.add(mint, wallet, p.income-was.income, ledger.ForIncome)
@@ -133,17 +163,9 @@ func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
 	b.add(wallet, entropyID, p.spent.Erasure-was.spent.Erasure, ledger.ForErasure)
 	b.add(wallet, treasuryID, p.other-was.other, ledger.ForOther)
 	b.add(lossID, heat, p.loss-was.loss, ledger.ForLoss)
-	if held > 0 {
-		b.chain = append(b.chain, ledger.Transfer{
-			Debit: wallet, Credit: b.leased, Amount: held, Code: ledger.ForLease, Flags: ledger.Pending,
-		})
-	}
+	at := b.hold(w, held)
 	b.apply(w.ask.Name)
-	*was = p.marks()
-	was.held = held
-	if held > 0 {
-		was.hold = b.chain[len(b.chain)-1].ID
-	}
+	b.settle(w, at)
 }
 
 // The chart's ids. They are hashes of names: values, not state.
@@ -169,10 +191,11 @@ func (w *workload) accounts() (wallet, deposit ledger.ID) {
 func (b *bookkeeper) apply(name string) {
 	b.at++
 	for i := range b.chain {
-		b.seq++
-		b.chain[i].ID = ledger.MakeID(b.prefix, b.seq)
+		if b.chain[i].ID.IsZero() { // else the caller made it
+			b.seq++
+			b.chain[i].ID = ledger.MakeID(b.prefix, b.seq)
+		}
 		b.chain[i].At = b.at
-		b.chain[i].UserData = b.user
 		if i < len(b.chain)-1 {
 			b.chain[i].Flags |= ledger.Linked
 		}
@@ -197,7 +220,7 @@ func (b *bookkeeper) release(name string, hold ledger.ID) {
 	if hold.IsZero() {
 		return
 	}
-	b.chain, b.user = append(b.chain[:0], ledger.Transfer{PendingID: hold, Flags: ledger.Void}), 0
+	b.chain = append(b.chain[:0], ledger.Transfer{PendingID: hold, Flags: ledger.Void})
 	b.apply(name)
 }
 

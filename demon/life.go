@@ -55,7 +55,7 @@ func (d *Demon) limit(w *workload) unit.Credits {
 	if w.purse.open {
 		return 0
 	}
-	return w.purse.granted + w.purse.income - w.purse.deposit
+	return w.purse.granted + w.purse.income + w.purse.moved - w.purse.deposit
 }
 
 func (d *Demon) laneUsed(w *workload) unit.CoreTime {

@@ -8,13 +8,15 @@ import (
 
 // purse is one wallet's money between two postings. At every instant
 //
-//	granted + income = spent + balance + deposit
+//	granted + income + moved = spent + balance + deposit
 //
-// where spent is what the bills took (written-off amounts excluded).
+// where spent is what the bills took (written-off amounts excluded) and moved is
+// what other wallets gave it less what it gave them.
 type purse struct {
 	open    bool // minted as used
 	granted unit.Credits
 	income  unit.Credits
+	moved   unit.Credits // between wallets, net; posted when it happens
 	balance unit.Credits // free to spend, never negative
 	deposit unit.Credits // locked
 	spent   price.Bill
@@ -27,7 +29,7 @@ type purse struct {
 
 // purseMarks are the cumulative sums at the last posting.
 type purseMarks struct {
-	granted, income, deposit, other, loss unit.Credits
+	granted, income, moved, deposit, other, loss unit.Credits
 
 	spent price.Bill
 	hold  ledger.ID
@@ -36,14 +38,15 @@ type purseMarks struct {
 
 // same reports whether p has not changed since.
 func (m *purseMarks) same(p *purse) bool {
-	return m.granted == p.granted && m.income == p.income && m.deposit == p.deposit &&
+	return m.granted == p.granted && m.income == p.income && m.moved == p.moved && m.deposit == p.deposit &&
 		m.other == p.other && m.loss == p.loss && m.spent == p.spent
 }
 
 // marks are the cumulative sums as they are now.
 func (p *purse) marks() purseMarks {
 	return purseMarks{
-		granted: p.granted, income: p.income, deposit: p.deposit, other: p.other, loss: p.loss, spent: p.spent,
+		granted: p.granted, income: p.income, moved: p.moved, deposit: p.deposit, other: p.other, loss: p.loss,
+		spent: p.spent,
 	}
 }
 
@@ -90,7 +93,7 @@ func writeOff(b price.Bill, over unit.Credits) price.Bill {
 
 // whole reports whether no credit was made or lost.
 func (p *purse) whole() bool {
-	have := p.granted + p.income
+	have := p.granted + p.income + p.moved
 	want := p.total() + p.balance + p.deposit
 	return have == want && p.balance >= 0 && p.deposit >= 0
 }
@@ -98,7 +101,7 @@ func (p *purse) whole() bool {
 // check panics when a credit was made or lost.
 func (p *purse) check(name string) {
 	if !p.whole() {
-		panicf("demon: wallet %s: granted %d + income %d != spent %d + balance %d + deposit %d",
-			name, p.granted, p.income, p.total(), p.balance, p.deposit)
+		panicf("demon: wallet %s: granted %d + income %d + moved %d != spent %d + balance %d + deposit %d",
+			name, p.granted, p.income, p.moved, p.total(), p.balance, p.deposit)
 	}
 }

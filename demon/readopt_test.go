@@ -353,7 +353,7 @@ func TestSavedIsStable(t *testing.T) {
 		`"income_ucredits":0,"income_kind":""},` +
 		`"life":{"state":"pending","reason":"none","deadline_ns":0,"killed":false,"warned_percent":0},"trip":"none",` +
 		`"admitted_ns":0,"pace_end_ns":0,"started":true,"ended":false,"signaled":false,"suspended":false,` +
-		`"lane_from_ns":0,"warned_percent":[0,0,0,0],"open":false,"granted_ucredits":100000000,"income_ucredits":0,` +
+		`"lane_from_ns":0,"warned_percent":[0,0,0,0],"open":false,"granted_ucredits":100000000,"income_ucredits":0,"moved_ucredits":0,` +
 		`"balance_ucredits":96040000,"deposit_ucredits":3960000,` +
 		`"spent":{"energy_ucredits":0,"rent_ucredits":0,"erasure_ucredits":0},"other_ucredits":0,"loss_ucredits":0,` +
 		`"hold":"00000000000000010000000000000002","held_ucredits":96040000,` +

@@ -33,6 +33,7 @@ func Resume(cfg Config, now unit.Instant, entries iter.Seq[ledger.Entry]) (*Demo
 	d := newDemon(cfg, now)
 	b := bookkeeper{book: d.book, wallet: make(map[string]bool)}
 	count, taken := 0, make(map[uint64]struct{})
+	b.asked.own = make(map[uint64]struct{})
 	for e := range entries {
 		count++
 		if status := d.book.Replay(&e); status != ledger.OK {
@@ -43,7 +44,12 @@ func Resume(cfg Config, now unit.Instant, entries iter.Seq[ledger.Entry]) (*Demo
 			b.at = max(b.at, t.At)
 			hi, _ := t.ID.Parts()
 			taken[hi] = struct{}{}
-			d.nextID = max(d.nextID, t.UserData)
+			d.nextID = max(d.nextID, t.UserData&^callerMade)
+			if t.UserData&callerMade != 0 {
+				b.asked.remember(t.ID, request{debit: t.Debit, credit: t.Credit, amount: t.Amount})
+			} else {
+				b.asked.own[hi] = struct{}{}
+			}
 		}
 	}
 	for a := range d.book.Accounts() {
@@ -59,6 +65,7 @@ func Resume(cfg Config, now unit.Instant, entries iter.Seq[ledger.Entry]) (*Demo
 			b.prefix = d.rng.Uint64()
 		}
 	}
+	b.asked.own[b.prefix] = struct{}{}
 	b.keep = cfg.Journal
 	b.openChart()
 	d.money = b
@@ -150,7 +157,7 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 		run: s.Run, wait: s.Wait, energy: s.Energy, erased: s.Erased, hasErased: s.HasErased, work: s.Work,
 		unitPrice: s.Price, readopted: s.Readopted, base: base{run: s.Run, wait: s.Wait, erased: s.Erased},
 		purse: purse{
-			open: s.Open, granted: s.Granted, income: s.Income, balance: s.Balance, deposit: s.Deposit,
+			open: s.Open, granted: s.Granted, income: s.Income, moved: s.Moved, balance: s.Balance, deposit: s.Deposit,
 			spent: s.Spent, other: s.Other, loss: s.Loss,
 		},
 	}

@@ -397,7 +397,7 @@ func TestDaemonMayDie(t *testing.T) {
 }
 
 func (m *mortal) meddle(b *being) {
-	switch rapid.IntRange(0, 5).Draw(m.t, "how") {
+	switch rapid.IntRange(0, 7).Draw(m.t, "how") {
 	case 0:
 		_, _ = m.d.Fund(b.slot, unit.Credits(rapid.Int64Range(1, 30_000_000).Draw(m.t, "amount")))
 	case 1:
@@ -411,5 +411,10 @@ func (m *mortal) meddle(b *being) {
 	case 5:
 		m.end(b)
 		m.d.Gone(b.slot, rapid.Bool().Draw(m.t, "signaled"))
+	case 6:
+		_ = m.d.Transfer(b.slot, m.pick().slot, unit.Credits(rapid.Int64Range(1, 30_000_000).Draw(m.t, "amount")))
+	case 7: // again and again, with amounts that differ
+		id := ledger.MakeID(7, rapid.Uint64Range(1, 5).Draw(m.t, "id"))
+		_, _ = m.d.FundAs(b.slot, unit.Credits(rapid.Int64Range(1, 2).Draw(m.t, "amount")), id)
 	}
 }

@@ -37,6 +37,7 @@ type Saved struct {
 	Open    bool         `json:"open"`
 	Granted unit.Credits `json:"granted_ucredits"`
 	Income  unit.Credits `json:"income_ucredits"`
+	Moved   unit.Credits `json:"moved_ucredits"` // between wallets, net
 	Balance unit.Credits `json:"balance_ucredits"`
 	Deposit unit.Credits `json:"deposit_ucredits"`
 	Spent   price.Bill   `json:"spent"`
@@ -110,7 +111,7 @@ func (d *Demon) state(w *workload) Saved {
 		Version: SavedVersion, ID: w.id, Terms: w.ask, Life: w.life.Memory(), Trip: w.trip,
 		Admitted: w.admitted, PaceEnd: w.paceEnd(), Started: w.started, Ended: w.gone, Signaled: w.killed,
 		Suspended: w.asleep, Lane: w.laneFrom, Warned: w.warned,
-		Open: p.open, Granted: p.granted, Income: p.income, Balance: p.balance, Deposit: p.deposit,
+		Open: p.open, Granted: p.granted, Income: p.income, Moved: p.moved, Balance: p.balance, Deposit: p.deposit,
 		Spent: p.spent, Other: p.other, Loss: p.loss, Carry: w.carry, Held: p.posted.held,
 		Run: w.run, Wait: w.wait, Energy: w.energy, Erased: w.erased, HasErased: w.hasErased,
 		PeakMemory: w.usage.PeakMemory, Work: w.work, Price: w.unitPrice, Readopted: w.readopted,

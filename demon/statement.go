@@ -26,7 +26,8 @@ type Line struct {
 	State    apoptosis.State
 	Reason   apoptosis.Reason
 	Open     bool
-	Budget   unit.Credits
+	Budget   unit.Credits // granted, and given by other wallets, less given to them
+	Moved    unit.Credits // of which between wallets
 	Income   unit.Credits
 	Spent    price.Bill
 	Other    unit.Credits
@@ -113,7 +114,7 @@ func (d *Demon) line(w *workload) Line {
 	p := &w.purse
 	return Line{
 		Slot: w.slot, ID: w.id, Name: w.ask.Name, Started: w.started, State: w.life.State(), Reason: w.life.Reason(),
-		Open: p.open, Budget: p.granted, Income: p.income, Spent: p.spent, Other: p.other,
+		Open: p.open, Budget: p.granted + p.moved, Moved: p.moved, Income: p.income, Spent: p.spent, Other: p.other,
 		Deposit: p.deposit, Balance: p.balance, Loss: p.loss,
 		Energy: w.energy, CPU: w.run, Wait: w.wait, Erased: w.erased, Metered: w.hasErased,
 		Peak: w.usage.PeakMemory, Work: w.work,
