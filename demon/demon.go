@@ -83,6 +83,7 @@ type workload struct {
 
 	base      base      // what it had used when this process took it over
 	readopted Readopted // gaps that were billed to it
+	would     WouldHave // not enforced: been stopped
 	saved     *Saved    // newest, if there is a journal
 	round     uint64    // of Saves in which it was last saved
 	queued    int       // its place there

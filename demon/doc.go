@@ -50,6 +50,28 @@
 // something was wanted and not delivered, supply is what the workloads
 // measurably got: time taken by the rest of the machine was never for sale.
 //
+// # Restarts
+//
+// Entries and Saves hand over, together, what another process needs: the books as
+// changes, and of each workload the state that belongs to them. Resume replays the
+// books, Readopt takes a workload back, BuryLost closes the books of one that is
+// gone. What ran meanwhile is billed once, from the kernel's own counter, at the
+// reserve: nobody competed, so there is no rent. Its joules were seen by no sensor;
+// they are modelled and added to the node's energy and to what is attributed, as
+// is what the workload had burnt before, so that
+//
+//	node = attributed + system + idle + unattributed
+//
+// holds in every process, with Statement.Inherited and Statement.Readopted saying
+// how much of it this one's sensor did not see.
+//
+// # Not enforced
+//
+// A workload that is only observed (Admission.Enforce) is metered, priced and
+// billed like any other and never touched. When it would have been stopped it is
+// said so once, and from there on its bid counts no more, as if it were stopped;
+// what it goes on using is paid by the operator's loss account.
+//
 // # Guarantees
 //
 // Conservation of energy and money, no overdraft beyond the deposit except

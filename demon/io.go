@@ -47,6 +47,7 @@ type Admission struct {
 	Policy    apoptosis.Policy `json:"policy"`
 	Income    unit.Credits     `json:"income_ucredits"` // per reported unit of work of kind Kind
 	Kind      string           `json:"income_kind"`
+	Enforce   Enforce          `json:"enforce"` // how far the market goes with it
 }
 
 // Usage is what the meter knows about one slot. Times are cumulative since
@@ -80,6 +81,7 @@ type Share struct {
 	Allocation market.Allocation
 	Demand     unit.CoreTime // metered in the epoch that ended
 	Used       unit.CoreTime
+	Neutral    bool // not enforced: leave it as the machine has it
 }
 
 // Action is something the node must do to one group, at once and in order.
@@ -112,6 +114,7 @@ const (
 	EventDying
 	EventDead
 	EventReadopted // taken back after a restart
+	EventWouldStop // not enforced: it would have been stopped now
 )
 
 // Event is one line of a workload's life.
@@ -121,7 +124,7 @@ type Event struct {
 	Kind    EventKind
 	Percent int32            // EventWarned: 80 or 95
 	What    apoptosis.Reason // EventWarned: which limit (Insolvent = the budget)
-	Reason  apoptosis.Reason // EventBroke, EventDying, EventDead
+	Reason  apoptosis.Reason // EventBroke, EventDying, EventDead, EventWouldStop
 	Left    time.Duration    // EventWarned: at this rate; EventBroke: of the grace
 }
 

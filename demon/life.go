@@ -18,20 +18,27 @@ func (d *Demon) decide(out *Decisions) {
 		if w.dead {
 			continue
 		}
-		life, warned := w.life.Memory(), w.warned
-		d.warnCaps(w)
-		if w.trip == apoptosis.None {
+		life, warned, would := w.life.Memory(), w.warned, w.would
+		if w.ask.Enforce != EnforceObserve {
+			d.warnCaps(w)
+		}
+		solvent := d.solvent(w)
+		switch {
+		case w.free():
+			d.wouldStop(w, solvent)
+			solvent = true
+		case w.trip == apoptosis.None:
 			w.trip = d.tripped(w)
 		}
 		acts := w.life.Step(apoptosis.Input{
-			Now: d.now, Solvent: d.solvent(w), Winning: w.last.Time > 0 || w.ran > 0,
+			Now: d.now, Solvent: solvent, Winning: w.last.Time > 0 || w.ran > 0,
 			Populated: w.usage.Populated, Started: w.started,
 			Spent: w.purse.total(), Budget: d.limit(w),
 			LaneUsed: d.laneUsed(w), Trip: w.trip, ChildGone: w.gone, ChildSignaled: w.killed,
 		})
 		d.carryOut(w, acts, out)
 		w.purse.check(w.ask.Name)
-		if d.cfg.Journal && !w.dead && (turned(life, w.life.Memory()) || warned != w.warned) {
+		if d.cfg.Journal && !w.dead && (turned(life, w.life.Memory()) || warned != w.warned || would != w.would) {
 			d.keep(w)
 		}
 	}
@@ -72,8 +79,13 @@ func (d *Demon) solvent(w *workload) bool {
 		return true
 	}
 	wants := unit.CoreTime(unit.MulDiv(int64(w.desire), int64(d.length), int64(unit.One)))
-	need := unit.MulDivCeil(int64(d.reserveOf(w)), int64(min(max(w.wanted, wants), solvencyUnit)), int64(time.Second))
-	return w.purse.balance >= unit.Credits(need)
+	return d.affords(w, min(max(w.wanted, wants), solvencyUnit))
+}
+
+// affords reports whether w can pay for t at its own reserve.
+func (d *Demon) affords(w *workload, t unit.CoreTime) bool {
+	need := unit.MulDivCeil(int64(d.reserveOf(w)), int64(t), int64(time.Second))
+	return w.purse.open || w.purse.balance >= unit.Credits(need)
 }
 
 // tripped names the cap that w has exceeded, if any.
@@ -129,7 +141,7 @@ func (d *Demon) left(rest, perEpoch int64) time.Duration {
 // carryOut turns the state machine's actions into actions on the group and
 // events for people.
 func (d *Demon) carryOut(w *workload, acts apoptosis.Actions, out *Decisions) {
-	if acts.Has(apoptosis.Warn80) || acts.Has(apoptosis.Warn95) {
+	if (acts.Has(apoptosis.Warn80) || acts.Has(apoptosis.Warn95)) && w.ask.Enforce != EnforceObserve {
 		percent := int32(80)
 		if acts.Has(apoptosis.Warn95) {
 			percent = 95

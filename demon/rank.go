@@ -75,10 +75,13 @@ func (d *Demon) rank(out *Decisions) {
 	for i, slot := range s.index {
 		w := d.slots[slot]
 		w.last = s.allocs[i]
-		w.starved = w.started && d.inMarket(w) && w.last.Refusal == market.BelowReserve
-		w.saving = w.started && d.inMarket(w) && w.quantity >= 0 && w.quantity < leastGrant
+		held := w.started && d.inMarket(w) && !w.free()
+		w.starved = held && w.last.Refusal == market.BelowReserve
+		w.saving = held && w.quantity >= 0 && w.quantity < leastGrant
 		d.hold(w, out)
-		out.Shares = append(out.Shares, Share{Slot: slot, Allocation: w.last, Demand: w.wanted, Used: w.ran})
+		out.Shares = append(out.Shares, Share{
+			Slot: slot, Allocation: w.last, Demand: w.wanted, Used: w.ran, Neutral: w.free(),
+		})
 	}
 }
 
@@ -95,7 +98,7 @@ func (d *Demon) order(w *workload) market.Order {
 	}
 	return market.Order{
 		ID: w.id, Bid: bid, Reserve: w.reserve, Energy: w.watts, Demand: quantity,
-		Balance: balance, Deposit: w.floorWeight, Solvent: d.inMarket(w),
+		Balance: balance, Deposit: w.floorWeight, Solvent: d.inMarket(w) && !w.would.Still,
 	}
 }
 
@@ -107,7 +110,7 @@ const maxCredits = unit.Credits(1 << 61)
 func (d *Demon) gates(out *Decisions) {
 	for _, slot := range d.active {
 		w := d.slots[slot]
-		if w.frozen || !w.started || !d.inMarket(w) {
+		if w.frozen || !w.started || w.free() || !d.inMarket(w) {
 			continue
 		}
 		allowance, limited := d.allowance(w)

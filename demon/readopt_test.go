@@ -350,7 +350,7 @@ func TestSavedIsStable(t *testing.T) {
 		`"terms":{"name":"a","budget_ucredits":100000000,"bid_xmilli":2000,"auto":false,"max_bid_xmilli":8000,` +
 		`"rate_ucredits_per_s":0,"horizon_ns":0,"cores_milli":0,"max_energy_uj":0,"max_cpu_ns":0,"memory_bytes":0,` +
 		`"pids":0,"timeout_ns":0,"policy":{"when_broke":"stop","grace_ns":1000000000,"term_ns":0,"lane_time_ns":0},` +
-		`"income_ucredits":0,"income_kind":""},` +
+		`"income_ucredits":0,"income_kind":"","enforce":"on"},` +
 		`"life":{"state":"pending","reason":"none","deadline_ns":0,"killed":false,"warned_percent":0},"trip":"none",` +
 		`"admitted_ns":0,"pace_end_ns":0,"started":true,"ended":false,"signaled":false,"suspended":false,` +
 		`"lane_from_ns":0,"warned_percent":[0,0,0,0],"open":false,"granted_ucredits":100000000,"income_ucredits":0,"moved_ucredits":0,` +
@@ -359,7 +359,8 @@ func TestSavedIsStable(t *testing.T) {
 		`"hold":"00000000000000010000000000000002","held_ucredits":96040000,` +
 		`"carry":{"energy_pcredits":0,"rent_fcredits":0,"erasure_acredits":0},"run_ns":0,"wait_ns":0,"energy_uj":0,` +
 		`"erased_bits":0,"has_erased":false,"peak_memory_bytes":0,"work":0,"price_ucredits_per_core_s":0,` +
-		`"grid_ppm":1000000,"readopted":{"times":0,"cpu_ns":0,"energy_uj":0,"cost_ucredits":0,"loss_ucredits":0}}`
+		`"grid_ppm":1000000,"readopted":{"times":0,"cpu_ns":0,"energy_uj":0,"cost_ucredits":0,"loss_ucredits":0},` +
+		`"would_have_been_stopped":{"reason":"none","at_ns":0,"still":false}}`
 	if string(have) != want {
 		t.Errorf("have %s\nwant %s", have, want)
 	}

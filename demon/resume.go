@@ -144,6 +144,8 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 		return nil, fmt.Errorf("saved in version %d, this Maxwell knows %d", s.Version, SavedVersion)
 	case err != nil:
 		return nil, err
+	case int(s.Terms.Enforce) >= len(enforceNames):
+		return nil, fmt.Errorf("unknown mode of enforcement %d", s.Terms.Enforce)
 	case s.Dead():
 		return nil, fmt.Errorf("it is dead: its books are closed")
 	case d.living(s.Terms.Name):
@@ -155,7 +157,7 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 		id: s.ID, ask: s.Terms, life: life, trip: s.Trip, carry: s.Carry, admitted: s.Admitted,
 		started: s.Started, gone: s.Ended, killed: s.Signaled, asleep: s.Suspended, laneFrom: s.Lane, warned: s.Warned,
 		run: s.Run, wait: s.Wait, energy: s.Energy, erased: s.Erased, hasErased: s.HasErased, work: s.Work,
-		unitPrice: s.Price, readopted: s.Readopted, base: base{run: s.Run, wait: s.Wait, erased: s.Erased},
+		unitPrice: s.Price, readopted: s.Readopted, would: s.WouldHave, base: base{run: s.Run, wait: s.Wait, erased: s.Erased},
 		purse: purse{
 			open: s.Open, granted: s.Granted, income: s.Income, moved: s.Moved, balance: s.Balance, deposit: s.Deposit,
 			spent: s.Spent, other: s.Other, loss: s.Loss,

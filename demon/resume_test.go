@@ -124,7 +124,8 @@ func (m *mortal) admit() {
 			Grace: time.Duration(rapid.Int64Range(0, int64(time.Second)).Draw(t, "grace")),
 			Term:  apoptosis.DefaultTerm, WhenBroke: apoptosis.Choice(rapid.IntRange(0, 1).Draw(t, "when broke")),
 		},
-		Income: unit.Credits(rapid.Int64Range(0, 1_000_000).Draw(t, "income")),
+		Income:  unit.Credits(rapid.Int64Range(0, 1_000_000).Draw(t, "income")),
+		Enforce: Enforce(max(0, rapid.IntRange(-3, 2).Draw(t, "enforce"))),
 	}
 	if a.Budget > 0 && rapid.Bool().Draw(t, "paced") {
 		a.Horizon, a.Auto = 20*time.Second, rapid.Bool().Draw(t, "auto")

@@ -57,6 +57,7 @@ type Saved struct {
 	Price      unit.Rate        `json:"price_ucredits_per_core_s"` // of its last core-second
 	Grid       unit.PPM         `json:"grid_ppm"`                  // in force when it last changed
 	Readopted  Readopted        `json:"readopted"`
+	WouldHave  WouldHave        `json:"would_have_been_stopped"`
 }
 
 // Dead reports whether its books are closed: the last state of a workload,
@@ -115,6 +116,7 @@ func (d *Demon) state(w *workload) Saved {
 		Spent: p.spent, Other: p.other, Loss: p.loss, Carry: w.carry, Held: p.posted.held,
 		Run: w.run, Wait: w.wait, Energy: w.energy, Erased: w.erased, HasErased: w.hasErased,
 		PeakMemory: w.usage.PeakMemory, Work: w.work, Price: w.unitPrice, Readopted: w.readopted,
+		WouldHave: w.would,
 	}
 	if s.Held > 0 {
 		s.Hold = p.posted.hold

@@ -48,6 +48,8 @@ type Line struct {
 	Refusal  market.Refusal
 	Alive    time.Duration
 
+	Enforce   Enforce
+	WouldHave WouldHave // been stopped, had it been enforced
 	Readopted Readopted // gaps without a daemon that were billed to it
 }
 
@@ -122,7 +124,7 @@ func (d *Demon) line(w *workload) Line {
 		Price: price.Multiple(w.unitPrice, d.base()), Power: perSecond(d.scratch.joules[w.slot], d.length),
 		CoresNow: unit.MilliCores(unit.MulDiv(int64(w.ran), 1000, int64(d.length))),
 		Refusal:  w.last.Refusal, Alive: max(0, time.Duration(until-w.admitted)),
-		Readopted: w.readopted,
+		Enforce: w.ask.Enforce, WouldHave: w.would, Readopted: w.readopted,
 	}
 }
 

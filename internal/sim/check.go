@@ -23,6 +23,9 @@ func (w *World) check() error {
 	if err := w.checkFrozen(); err != nil {
 		return err
 	}
+	if err := w.checkFree(); err != nil {
+		return err
+	}
 	if err := w.checkCharged(); err != nil {
 		return err
 	}
@@ -103,6 +106,22 @@ func (w *World) checkFrozen() error {
 		}
 		if told, now := frozen[int32(slot)]; (now && !told) || (!now && !p.frozen) {
 			return fmt.Errorf("%s is %v and not frozen", p.name, line.State)
+		}
+	}
+	return nil
+}
+
+// checkFree holds that nothing is done to who is not enforced, as long as it has
+// a process.
+func (w *World) checkFree() error {
+	for _, a := range w.out.Actions {
+		if p := w.procs[a.Slot]; p.free && !p.exited && a.Kind != demon.Bury {
+			return fmt.Errorf("%s is only observed and was told %d", p.name, a.Kind)
+		}
+	}
+	for i := range w.out.Gates {
+		if p := w.procs[w.out.Gates[i].Slot]; p.free {
+			return fmt.Errorf("%s is only observed and has a gate", p.name)
 		}
 	}
 	return nil

@@ -71,6 +71,7 @@ type Report struct {
 	Loss      unit.Credits     `json:"written_off_ucredits"`
 	Minted    unit.Credits     `json:"minted_ucredits"`
 	Energy    unit.Microjoules `json:"node_energy_uj"`
+	WouldStop int              `json:"would_stop"`
 	Crashes   int              `json:"crashes,omitempty"`
 	Readopted int              `json:"readopted,omitempty"`
 }
@@ -95,6 +96,7 @@ type process struct {
 	frozen   bool
 	lane     bool
 	killed   bool
+	free     bool // not enforced, and no person stopped or suspended it
 	exited   bool
 	watts    unit.Microwatts
 }
@@ -171,13 +173,15 @@ func (w *World) populate() {
 	if w.rng.IntN(10) == 0 {
 		name = fmt.Sprintf("w%d", w.rng.IntN(w.names)+1) // a name that may be taken, or free again
 	}
-	slot, err := w.demon.Admit(w.now, w.terms(name))
+	a := w.terms(name)
+	slot, err := w.demon.Admit(w.now, a)
 	if err != nil {
 		w.Report.Refused++
 		return
 	}
 	w.Report.Admitted++
 	w.seat(slot, w.invent(name))
+	w.procs[slot].free = a.Enforce != demon.EnforceOn
 	line, _ := w.demon.LineOf(slot)
 	w.procs[slot].id = line.ID
 	if w.rng.IntN(20) == 0 {
@@ -232,6 +236,9 @@ func (w *World) terms(name string) demon.Admission {
 		a.Horizon = 5*time.Second + time.Duration(r.Int64N(int64(time.Minute)))
 		a.Auto = r.IntN(2) == 0
 	}
+	if r.IntN(8) == 0 {
+		a.Enforce = demon.EnforceObserve + demon.Enforce(r.IntN(2))
+	}
 	return a
 }
 
@@ -273,9 +280,11 @@ func (w *World) people() {
 		_ = w.demon.SetBid(p.slot, unit.Price(w.rng.Int64N(9000)-100))
 	case 2:
 		w.demon.Suspend(p.slot, w.rng.IntN(3) == 0)
+		p.free = false
 	case 3:
 		if w.rng.IntN(4) == 0 {
 			w.demon.Stop(p.slot, apoptosis.Stopped)
+			p.free = false
 		}
 	case 4:
 		w.demon.Report(p.slot, "", w.rng.Int64N(3)-1)
@@ -464,8 +473,12 @@ func (w *World) obey() {
 		}
 	}
 	for i := range w.out.Events {
-		if w.out.Events[i].Kind == demon.EventWarned {
+		switch w.out.Events[i].Kind {
+		case demon.EventWarned:
 			w.Report.Warned++
+		case demon.EventWouldStop:
+			w.Report.WouldStop++
+		default:
 		}
 	}
 }

@@ -30,6 +30,10 @@ func TestSeeds(t *testing.T) {
 		total.Warned += w.Report.Warned
 		total.Frozen += w.Report.Frozen
 		total.Suspended += w.Report.Suspended
+		total.WouldStop += w.Report.WouldStop
+	}
+	if total.WouldStop == 0 {
+		t.Error("nobody was observed to its end")
 	}
 	// A world in which nobody dies of what can kill tests nothing.
 	for _, reason := range []string{"exited", "insolvent", "cap:cpu", "cap:energy", "cap:memory", "timeout", "stopped", "signaled"} {
