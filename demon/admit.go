@@ -69,6 +69,10 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 	if d.living(a.Name) {
 		return 0, &Refusal{What: "name", Reason: fmt.Sprintf("%q is taken by a workload that is alive", a.Name)}
 	}
+	from, err := d.draw(now, &a)
+	if err != nil {
+		return 0, err
+	}
 	deposit := d.Deposit(&a)
 	open := a.Budget == 0
 	if !open && a.Budget < price.MinimumBudget(deposit) {
@@ -78,7 +82,7 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 				a.Budget, deposit, roundUp(price.MinimumBudget(deposit))),
 		}
 	}
-	if !d.money.room(max(a.Budget, deposit)) {
+	if from == nil && !d.money.room(max(a.Budget, deposit)) {
 		return 0, &Refusal{What: "budget", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", a.Budget)}
 	}
 	w := &workload{ask: a, life: apoptosis.New(a.Policy), admitted: now, trip: apoptosis.None}
@@ -87,6 +91,10 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 	w.purse = purse{open: open, granted: a.Budget, balance: a.Budget - deposit, deposit: deposit}
 	if open {
 		w.purse.granted, w.purse.balance = deposit, 0
+	}
+	if from != nil {
+		w.purse.granted, w.purse.moved, w.purse.from = 0, a.Budget, from
+		from.changed = true
 	}
 	if err := d.pace(w, now); err != nil {
 		return 0, err

@@ -153,6 +153,9 @@ func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
 	mint, heat := mintID, heatID
 	b.add(mint, wallet, p.granted-was.granted, ledger.ForFunding)
 	b.add(mint, wallet, p.income-was.income, ledger.ForIncome)
+	if given := p.moved - was.moved; given > 0 {
+		b.add(p.from.account, wallet, given, ledger.ForFunding)
+	}
 	if p.deposit > was.deposit {
 		b.add(wallet, deposit, p.deposit-was.deposit, ledger.ForDeposit)
 	} else {
@@ -163,6 +166,9 @@ func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
 	b.add(wallet, entropyID, p.spent.Erasure-was.spent.Erasure, ledger.ForErasure)
 	b.add(wallet, treasuryID, p.other-was.other, ledger.ForOther)
 	b.add(lossID, heat, p.loss-was.loss, ledger.ForLoss)
+	if left := was.moved - p.moved; left > 0 {
+		b.add(wallet, p.from.account, left, ledger.ForReturn)
+	}
 	at := b.hold(w, held)
 	b.apply(w.ask.Name)
 	b.settle(w, at)

@@ -107,12 +107,15 @@ type Demon struct {
 	units  market.UnitChooser
 	money  bookkeeper
 
-	slots  []*workload // nil = free
-	free   []int32
-	names  map[string]int32
-	active []int32 // occupied slots in order of admission
-	dead   []Line  // statements of the buried, oldest first, at most keepDead
-	nextID uint64
+	slots []*workload // nil = free
+	free  []int32
+	names map[string]int32
+
+	wallets  map[string]*standing // by name
+	standing []*standing          // in order of opening
+	active   []int32              // occupied slots in order of admission
+	dead     []Line               // statements of the buried, oldest first, at most keepDead
+	nextID   uint64
 
 	epoch    uint64
 	length   time.Duration // of the epoch that is running
@@ -228,6 +231,7 @@ func (d *Demon) Step(in *Input, out *Decisions) {
 	d.quote(outcome, elapsed)
 	d.decide(out)
 	if time.Duration(in.Now-d.posted) >= postEvery {
+		d.refillAll(in.Now)
 		d.postAll()
 		d.posted = in.Now
 	}

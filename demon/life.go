@@ -216,6 +216,12 @@ func (d *Demon) bury(w *workload) {
 	w.purse.pay(w.carry.Flush())
 	w.purse.balance += w.purse.deposit
 	w.purse.deposit = 0
+	if v := w.purse.from; v != nil {
+		d.refill(v, d.now) // before there is less room in it
+		w.purse.moved -= w.purse.balance
+		w.purse.balance = 0
+		v.changed = true
+	}
 	w.dead, w.ended = true, d.now
 	d.keep(w)
 }

@@ -25,6 +25,7 @@ type purse struct {
 
 	posted       purseMarks // what the ledger already knows
 	wallet, bond ledger.ID  // its accounts
+	from         *standing  // that paid its budget; nil = the mint
 }
 
 // purseMarks are the cumulative sums at the last posting.

@@ -347,7 +347,7 @@ func TestSavedIsStable(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = `{"version":1,"id":1,` +
-		`"terms":{"name":"a","budget_ucredits":100000000,"bid_xmilli":2000,"auto":false,"max_bid_xmilli":8000,` +
+		`"terms":{"name":"a","budget_ucredits":100000000,"wallet":"","bid_xmilli":2000,"auto":false,"max_bid_xmilli":8000,` +
 		`"rate_ucredits_per_s":0,"horizon_ns":0,"cores_milli":0,"max_energy_uj":0,"max_cpu_ns":0,"memory_bytes":0,` +
 		`"pids":0,"timeout_ns":0,"policy":{"when_broke":"stop","grace_ns":1000000000,"term_ns":0,"lane_time_ns":0},` +
 		`"income_ucredits":0,"income_kind":"","enforce":"on"},` +

@@ -139,6 +139,7 @@ func (d *Demon) BuryLost(now unit.Instant, s Saved, run unit.CoreTime, hasRun bo
 // fails.
 func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 	life, err := apoptosis.Restore(s.Terms.Policy, s.Life)
+	from, open := d.wallets[s.Terms.Wallet]
 	switch {
 	case s.Version != SavedVersion:
 		return nil, fmt.Errorf("saved in version %d, this Maxwell knows %d", s.Version, SavedVersion)
@@ -146,6 +147,8 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 		return nil, err
 	case int(s.Terms.Enforce) >= len(enforceNames):
 		return nil, fmt.Errorf("unknown mode of enforcement %d", s.Terms.Enforce)
+	case s.Terms.Wallet != "" && !open:
+		return nil, fmt.Errorf("the wallet %q that pays it is not open", s.Terms.Wallet)
 	case s.Dead():
 		return nil, fmt.Errorf("it is dead: its books are closed")
 	case d.living(s.Terms.Name):
@@ -160,7 +163,7 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 		unitPrice: s.Price, readopted: s.Readopted, would: s.WouldHave, base: base{run: s.Run, wait: s.Wait, erased: s.Erased},
 		purse: purse{
 			open: s.Open, granted: s.Granted, income: s.Income, moved: s.Moved, balance: s.Balance, deposit: s.Deposit,
-			spent: s.Spent, other: s.Other, loss: s.Loss,
+			spent: s.Spent, other: s.Other, loss: s.Loss, from: from,
 		},
 	}
 	w.usage.PeakMemory = s.PeakMemory
@@ -269,7 +272,8 @@ func (d *Demon) closeUnclaimed() {
 	}
 	var names []string
 	for name := range d.money.wallet {
-		if !d.living(name) && !claimed[name] {
+		_, bonded := d.book.Lookup(ledger.Deposit(name).ID) // else it is a standing wallet
+		if bonded && !d.living(name) && !claimed[name] {
 			names = append(names, name)
 		}
 	}

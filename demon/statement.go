@@ -73,7 +73,8 @@ type Statement struct {
 	Watts       unit.Microwatts
 	Source      physics.Source
 	Sigma       unit.PPM
-	Lines       []Line // the living by admission, then the dead, newest first
+	Lines       []Line       // the living by admission, then the dead, newest first
+	Wallets     []WalletLine // standing
 	Minted      unit.Credits
 	Accounts    map[string]unit.Credits
 	Sum         unit.Credits
@@ -85,7 +86,7 @@ func (d *Demon) Statement() Statement {
 	s := Statement{
 		Now: d.now, Epochs: d.epoch, Epoch: d.length, Base: d.base(), Spot: d.spot, Grid: d.grid,
 		Misdelivery: d.misdelivery(), Share: d.share, Unit: d.unitNow, Books: d.totals,
-		Inherited: d.inherited, Readopted: d.gaps,
+		Wallets: d.Wallets(), Inherited: d.inherited, Readopted: d.gaps,
 		Watts:  perSecond(d.books.Attributed, d.length),
 		Source: d.reading.Source, Sigma: d.cfg.Sigma,
 	}

@@ -1,0 +1,219 @@
+package demon
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+func (b *bench) wallet(name string) WalletLine {
+	b.t.Helper()
+	for _, l := range b.d.Wallets() {
+		if l.Name == name {
+			return l
+		}
+	}
+	b.t.Fatalf("no wallet %s", name)
+	return WalletLine{}
+}
+
+// TestWalletPaysAndGetsBack: a workload's budget comes from the wallet that it
+// names, and what it leaves returns there.
+func TestWalletPaysAndGetsBack(t *testing.T) {
+	j := newJournaled(t)
+	if err := j.d.OpenWallet(0, "team", "", 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.d.FundWallet(0, "team", 150*dollar, ledger.ID{}); err != nil {
+		t.Fatal(err)
+	}
+	slot := j.admit(Admission{Name: "a", Budget: 100 * dollar, Wallet: "team"})
+	if have := j.wallet("team").Balance; have != 50*dollar {
+		t.Errorf("the wallet has %v after it gave 100 of 150", have)
+	}
+	_, err := j.d.Admit(0, Admission{Name: "b", Budget: 60 * dollar, Wallet: "team"})
+	if err == nil || !strings.Contains(err.Error(), "give less") {
+		t.Errorf("more than there is: %v", err)
+	}
+	j.seconds(slot, 1)
+	j.take()
+	saved := j.d.SavesOfWallets()
+	if len(saved) != 1 || len(j.d.SavesOfWallets()) != 0 {
+		t.Fatalf("saved wallets %+v", saved)
+	}
+	j.crash(time.Second)
+	if _, _, err := j.d.Readopt(j.in.Now, j.docs["a"], 0); err == nil || !strings.Contains(err.Error(), "not open") {
+		t.Errorf("readopted without its wallet: %v", err)
+	}
+	if err := j.d.ReopenWallet(j.in.Now, saved[0]); err != nil {
+		t.Fatal(err)
+	}
+	slot, _ = j.readopt("a", 2*time.Second)
+	j.step()
+	j.in.Usage[slot].Populated = false
+	j.step()
+	l := j.line(slot)
+	if l.Total() != 20*dollar || l.Balance != 0 || l.Budget != 20*dollar || j.wallet("team").Balance != 130*dollar {
+		t.Errorf("spent %v of %v, left %v; the wallet has %v", l.Total(), l.Budget, l.Balance, j.wallet("team").Balance)
+	}
+	j.d.Release(slot)
+	if st := j.d.Statement(); st.Sum != 0 || st.Minted != 150*dollar || st.Accounts["wallet:team"] != 130*dollar {
+		t.Errorf("minted %v, accounts %v", st.Minted, st.Accounts)
+	}
+	j.entries = append(j.entries, j.d.Entries()...)
+	j.crash(time.Second) // nobody reopens it: its money waits
+	j.step()
+	if have := j.d.Statement().Accounts["wallet:team"]; have != 130*dollar {
+		t.Errorf("a wallet that was not reopened has %v", have)
+	}
+}
+
+// TestAllowanceIsExact: however it is cut into pieces, restarts included, what was
+// paid is rate times time, up to the cap and never more than the parent has.
+func TestAllowanceIsExact(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := New(Config{Cores: 1000, Reference: 10_000_000, Modelled: true, Journal: true}, 0)
+		rate := unit.Spend(rapid.Int64Range(0, 5_000_000).Draw(t, "rate"))
+		most := unit.Credits(rapid.SampledFrom([]int64{0, 20_000_000}).Draw(t, "most"))
+		rich := unit.Credits(rapid.Int64Range(1, 200_000_000).Draw(t, "parent has"))
+		if err := d.OpenWallet(0, "org", "", 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.FundWallet(0, "org", rich, ledger.ID{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.OpenWallet(0, "user", "org", rate, most); err != nil {
+			t.Fatal(err)
+		}
+		disk, docs, now := d.Entries(), d.SavesOfWallets(), unit.Instant(0)
+		for range rapid.IntRange(1, 30).Draw(t, "pieces") {
+			now += unit.Instant(rapid.Int64Range(0, int64(3*time.Second)).Draw(t, "piece"))
+			d.refillAll(now)
+			if rapid.IntRange(0, 4).Draw(t, "crash") > 0 {
+				continue
+			}
+			disk = append(disk, d.Entries()...)
+			newer := d.SavesOfWallets()
+			for i := range docs {
+				for _, s := range newer {
+					if s.Name == docs[i].Name {
+						docs[i] = s
+					}
+				}
+			}
+			var err error
+			if d, err = Resume(d.cfg, now, func(yield func(ledger.Entry) bool) {
+				for _, e := range disk {
+					if !yield(e) {
+						return
+					}
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range docs {
+				if err := d.ReopenWallet(now, s); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		d.refillAll(now)
+		want := min(unit.Credits(unit.MulDiv(int64(rate), int64(now), int64(time.Second))), rich)
+		if most > 0 {
+			want = min(want, most)
+		}
+		org, user := d.Wallets()[0], d.Wallets()[1]
+		if user.Balance != want || org.Balance != rich-want || d.book.Sum() != 0 {
+			t.Fatalf("after %v at %d a second it has %d, want %d; its parent %d of %d", time.Duration(now), rate, user.Balance, want, org.Balance, rich)
+		}
+	})
+}
+
+// TestPovertyIsNotOwed: what a parent did not have is not paid later, also not by
+// another process.
+func TestPovertyIsNotOwed(t *testing.T) {
+	j := newJournaled(t)
+	for name, rate := range map[string]unit.Spend{"org": 0, "user": unit.Spend(dollar)} {
+		parent := map[string]string{"user": "org"}[name]
+		if err := j.d.OpenWallet(0, "org", "", 0, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.d.OpenWallet(0, name, parent, rate, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.d.SavesOfWallets()
+	j.d.refillAll(100_000_000_000)
+	j.take()
+	saved := j.d.SavesOfWallets()
+	if len(saved) != 1 || saved[0].Name != "user" {
+		t.Fatalf("saved %+v", saved)
+	}
+	j.crash(100 * time.Second)
+	if err := j.d.OpenWallet(j.in.Now, "org", "", 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.d.FundWallet(j.in.Now, "org", 50*dollar, ledger.ID{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.d.ReopenWallet(j.in.Now, saved[0]); err != nil {
+		t.Fatal(err)
+	}
+	j.d.refillAll(j.in.Now + 1_000_000_000)
+	if have := j.wallet("user").Balance; have != dollar {
+		t.Errorf("a second after its parent got money it has %v", have)
+	}
+}
+
+// TestWalletRefusals say why, and change nothing.
+func TestWalletRefusals(t *testing.T) {
+	b := newBench(t, nil)
+	b.admit(Admission{Name: "w", Budget: 100 * dollar})
+	for _, name := range []string{"org", "user"} {
+		if err := b.d.OpenWallet(0, name, map[string]string{"user": "org"}[name], 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := b.d.Statement()
+	fund := func(name string, amount unit.Credits) error {
+		_, err := b.d.FundWallet(0, name, amount, ledger.ID{})
+		return err
+	}
+	admit := func(a Admission) error {
+		_, err := b.d.Admit(0, a)
+		return err
+	}
+	for want, err := range map[string]error{
+		"needs a name":         b.d.OpenWallet(0, "", "", 0, 0),
+		"not negative":         b.d.OpenWallet(0, "x", "", -1, 0),
+		"open it first":        b.d.OpenWallet(0, "x", "nobody", 0, 0),
+		"is a workload's":      b.d.OpenWallet(0, "w", "", 0, 0),
+		"its own parent":       b.d.OpenWallet(0, "org", "user", 0, 0),
+		"no wallet \"nobody\"": fund("nobody", 1),
+		"positive amount":      fund("org", 0),
+		"more money":           fund("org", mostMoney),
+		"is a wallet's name":   admit(Admission{Name: "org", Budget: 100 * dollar}),
+		"there is no wallet":   admit(Admission{Name: "z", Budget: 100 * dollar, Wallet: "nobody"}),
+		"give a budget":        admit(Admission{Name: "z", Wallet: "org"}),
+		"has 0":                admit(Admission{Name: "z", Budget: 100 * dollar, Wallet: "org"}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	after := b.d.Statement()
+	if after.Minted != before.Minted || len(after.Lines) != 1 || len(after.Wallets) != 2 {
+		t.Errorf("a refusal changed %+v to %+v", before, after)
+	}
+	id := ledger.MakeID(9, 9)
+	for range 3 {
+		if have, err := b.d.FundWallet(0, "org", dollar, id); err != nil || have != dollar {
+			t.Errorf("one request: %v, %v", have, err)
+		}
+	}
+}
