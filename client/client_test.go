@@ -170,9 +170,11 @@ func TestGivesUp(t *testing.T) {
 			if !ok || e.Code != client.Unavailable || !strings.Contains(e.Text, "may or may not have happened") || e.Remedy == "" {
 				t.Errorf("got %#v", err)
 			}
-			if change.seen(s) != true {
-				t.Error("the change was not even applied once")
-			}
+			s.set(func() {
+				if change.seen(s) != true {
+					t.Error("the change was not even applied once")
+				}
+			})
 		})
 	}
 }

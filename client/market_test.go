@@ -83,6 +83,13 @@ func (s *stub) listen(t *testing.T, socket string) {
 	t.Cleanup(server.Close)
 }
 
+// set changes the stub while it is being called.
+func (s *stub) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
 // faulty puts what goes wrong between the market and its caller around h.
 func (s *stub) faulty(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -169,6 +176,8 @@ func (s *stub) Self(context.Context, *v1.SelfRequest) (*v1.SelfResponse, error) 
 }
 
 func (s *stub) Snapshot(context.Context, *v1.SnapshotRequest) (*v1.SnapshotResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return &v1.SnapshotResponse{Snapshot: &v1.Snapshot{
 		Price: s.self.GetPrice(), Workloads: []*v1.Workload{s.self.GetWorkload(), {Name: "spare", State: "waiting", Refusal: "outbid"}},
 	}}, nil
