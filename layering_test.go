@@ -40,6 +40,7 @@ var layers = map[string][]string{
 	"internal/fleet":                           {"unit", "apoptosis", "internal/strict"},
 	"internal/config":                          {"unit", "internal/fleet", "internal/strict"},
 	"internal/report":                          {"unit"},
+	"internal/tui":                             {"unit", "internal/report"},
 	"internal/work":                            {"unit"},
 	"internal/api":                             {"internal/api/maxwell/v1", "internal/api/maxwell/v1/maxwellv1connect", "internal/host", "unit"},
 	"internal/api/maxwell/v1":                  {},
@@ -84,6 +85,7 @@ var external = map[string][]string{
 	"google.golang.org/protobuf":   {"internal/api", "internal/node", "cmd"},
 	"github.com/goccy/go-yaml":     {"internal/strict"},
 	"github.com/coreos/go-systemd": {"cmd"},
+	"charm.land/bubbletea":         {"internal/tui"},
 }
 
 var testModules = []string{"pgregory.net/rapid", "github.com/google/go-cmp/cmp", "github.com/google/btree"}
