@@ -108,7 +108,7 @@ func serveStub(t *testing.T, s *stubMarket) (socket string) {
 		t.Fatal(err)
 	}
 	socket = filepath.Join(dir, "market.sock")
-	listener, err := api.Listen(socket)
+	listener, err := api.Listen(socket, api.Access{})
 	if err != nil {
 		t.Fatal(err)
 	}
