@@ -143,7 +143,7 @@ func (k *keeper) relieve() {
 			continue
 		}
 		a := Action{Dir: r.Dir}
-		if a.Outcome, a.Err = thaw(r, held); a.Err != nil {
+		if a.Outcome, a.Err = thaw(r, held, true); a.Err != nil {
 			a.Outcome = Broken
 		}
 		k.report(a)
@@ -168,7 +168,8 @@ func (k *keeper) report(a Action) {
 }
 
 // end ends the trees whose grace is over, all at once: SIGTERM with a little
-// processor time for the handlers, then SIGKILL.
+// processor time for the handlers, then SIGKILL. Their directories stay for the
+// next daemon, which bills what their counters say.
 func (k *keeper) end(due []string) {
 	roster := k.roster()
 	due = slices.DeleteFunc(due, func(name string) bool {
@@ -194,11 +195,7 @@ func (k *keeper) end(due []string) {
 	}
 	until(killPatience, func() bool { return !slices.ContainsFunc(due, inhabited) })
 	for _, name := range due {
-		a := Action{Dir: filepath.Join(roster.Dir, name), Ended: ended[name], Err: k.remove(name)}
-		if a.Err != nil {
-			a.Outcome = Broken
-		}
-		k.report(a)
+		k.report(Action{Dir: filepath.Join(roster.Dir, name), Outcome: Thawed, Ended: ended[name], Err: k.clear(name)})
 	}
 	for _, err := range errs {
 		if err != nil && !host.Gone(err) {
@@ -236,17 +233,15 @@ func (k *keeper) lane(name string) error {
 	return errors.Join(errs...)
 }
 
-// remove takes a group's directories away, the identity last. Who left it and
-// is still in a v1 directory was started in it.
-func (k *keeper) remove(name string) error {
+// clear ends who left a group's identity and is still in one of its v1 directories:
+// it was started in it.
+func (k *keeper) clear(name string) error {
 	var errs []error
 	for _, r := range slices.Backward(k.Roots) {
-		dir := filepath.Join(r.Dir, name)
 		if !r.V2 {
-			_, err := sweep(dir, unix.SIGKILL, sweepPatience)
+			_, err := sweep(filepath.Join(r.Dir, name), unix.SIGKILL, sweepPatience)
 			errs = append(errs, err)
 		}
-		errs = append(errs, removeTree(dir, sweepPatience))
 	}
 	return errors.Join(errs...)
 }

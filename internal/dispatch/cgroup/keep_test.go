@@ -90,8 +90,12 @@ func watchTheEnd(t *testing.T, said report, files string) {
 		}
 	}
 	e := heir(t)
-	if got := e.Found(); !slices.Equal(got, []string{"w-funded", "w-paused", "w-w"}) {
+	if got := e.Found(); !slices.Equal(got, []string{"w-broke", "w-funded", "w-paused", "w-w"}) {
 		t.Errorf("found %v", got)
+	}
+	// What the ended one used is still to be read.
+	if c, err := adopted(t, e, 1, "w-broke", dispatch.Limits{}).Counters(); err != nil || c.CPU <= 0 {
+		t.Errorf("counters of the ended: %+v, %v", c, err)
 	}
 	if g := adopted(t, e, 0, "w-paused", dispatch.Limits{}); g.held != heldByCall || !alive(said.Kept["w-paused"].Pid) {
 		t.Error("the paused is not stopped, or dead")

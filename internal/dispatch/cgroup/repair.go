@@ -181,14 +181,15 @@ func salvage(r Root, mode string) (Outcome, int, error) {
 // and tells its watchdog that this was done.
 func thawAll(r Root) (Outcome, int, error) {
 	removeAttr(r.Dir, turnAttr)
-	outcome, err := thaw(r, func(string) bool { return false })
+	outcome, err := thaw(r, func(string) bool { return false }, false)
 	return outcome, 0, err
 }
 
 // thaw frees the groups of a root: thawed, without quota, at the usual weight.
 // Directories that hold processes stay, with their memory and pids caps. Those
-// that are held are stopped instead.
-func thaw(r Root, held func(name string) bool) (Outcome, error) {
+// that are held are stopped instead. With unread the empty ones stay too: their
+// counters say what has not been billed yet.
+func thaw(r Root, held func(name string) bool, unread bool) (Outcome, error) {
 	names, err := groupsIn(r.Dir)
 	if err != nil {
 		return Broken, err
@@ -203,8 +204,8 @@ func thaw(r Root, held func(name string) bool) (Outcome, error) {
 			errs = append(errs, unburden(dir, r.V2))
 		}
 		occupied, err := anyone(dir)
-		kept = kept || occupied
-		if !occupied {
+		kept = kept || occupied || unread
+		if !occupied && !unread {
 			err = errors.Join(err, removeTree(dir, sweepPatience))
 		}
 		errs = append(errs, err)
