@@ -31,9 +31,8 @@ type Config struct {
 	Log           Log
 	Keep          Keep
 
-	file     string
-	origins  map[string]Origin // by path; absent: the default
-	fallback Rule
+	file    string
+	origins map[string]Origin // by path; absent: the default
 }
 
 // Node is what the market sells, and how it is enforced.

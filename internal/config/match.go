@@ -27,7 +27,7 @@ func (c *Config) Match(s Subject) (*Rule, bool) {
 			return &c.Rules[i], true
 		}
 	}
-	return &c.fallback, false
+	return &Rule{Enforce: c.Enforce, Wallet: c.Defaults}, false
 }
 
 func (m *Match) holds(s *Subject) bool {

@@ -77,7 +77,6 @@ func (l *loader) finish() {
 	if p := c.Defaults.check(); p != nil {
 		l.blame(guilty("defaults.", p.Field, said), p)
 	}
-	c.fallback = Rule{Enforce: c.Enforce, Wallet: c.Defaults}
 	for i, n := range l.rules {
 		l.rule(n, fmt.Sprintf("rules[%d]", i+1), said)
 	}

@@ -173,7 +173,7 @@ const ruleExample = `# Rules: the first match wins. What a wallet leaves out it 
 `
 
 // WriteTemplate writes a file with every key and its meaning, commented out but
-// for enforce: what is there after installation.
+// for enforce, which says its default: what is there after installation.
 func WriteTemplate(w io.Writer) error {
 	var b bytes.Buffer
 	b.WriteString(preamble)
@@ -199,7 +199,7 @@ func WriteTemplate(w io.Writer) error {
 			value, about = k.example, about+". Default: "+strings.ReplaceAll(k.absent, "`", "")
 		}
 		if k.path == "enforce" {
-			mark = ""
+			mark = "" // the one key that somebody will change
 		}
 		for _, text := range wrapped(about, 78-len(indent)) {
 			fmt.Fprintf(&b, "%s# %s\n", strings.Replace(indent, "  ", "#  ", 1), text)
