@@ -9,6 +9,7 @@
 #   make bench          a table of all benchmarks: BENCHTIME (100ms), BENCHCOUNT (6)
 #   make bench-compare  the same against another commit: REF=main
 #   make vmtest         the tests that need a kernel of their own, in QEMU
+#   make package        bin/maxwell_VERSION_ARCH.deb
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -33,7 +34,11 @@ tool    := $(GO) tool -modfile=tools.mod
 lint    := $(GO) tool -modfile=lint.mod golangci-lint
 plugins := google.golang.org/protobuf/cmd/protoc-gen-go connectrpc.com/connect/cmd/protoc-gen-connect-go
 
-.PHONY: all build test lint format generate fuzz sim bench bench-compare vmtest
+# The version of a package: the last tag, and what came after it.
+VERSION    ?= $(shell git describe --tags --match 'v[0-9]*' 2>/dev/null | sed 's/^v//; s/-\([0-9]*\)-g/+\1.g/' | grep . || \
+	echo "0.0.0~$$(git rev-list --count HEAD 2>/dev/null || echo 0).g$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)")
+
+.PHONY: all build test lint format generate fuzz sim bench bench-compare vmtest package
 
 all: build test
 
@@ -96,3 +101,19 @@ bench-compare:
 
 vmtest:
 	$(GO) test -tags vm -count=1 -timeout 60m -v ./internal/vmtest
+
+# Everything in it is made from the source, with the time of the commit, so that
+# the same commit gives the same package. GOARCH=arm64 packages for another machine.
+package: export VERSION := $(VERSION)
+package: export ARCH := $(shell $(GO) env GOARCH)
+package: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+package:
+	rm -rf bin/package && mkdir -p bin/package/man bin/package/completion
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/package/maxwell ./cmd/maxwell
+	env -u GOARCH -u GOOS $(GO) build -o bin/package/here ./cmd/maxwell
+	bin/package/here manual bin/package/man
+	gzip -9n bin/package/man/*
+	bin/package/here completion bash > bin/package/completion/maxwell.bash
+	bin/package/here completion zsh > bin/package/completion/_maxwell
+	bin/package/here completion fish > bin/package/completion/maxwell.fish
+	env -u GOARCH -u GOOS $(GO) tool -modfile=package.mod nfpm package -f packaging/nfpm.yaml -p deb -t bin/maxwell_$(VERSION)_$(ARCH).deb

@@ -57,6 +57,7 @@ var layers = map[string][]string{
 	"internal/vmtest/init": {"internal/vmtest/plan"},
 	"internal/vmtest/plan": {},
 	".ci/skips":            {},
+	"packaging":            {"internal/config", "internal/host"},
 	"e2e":                  {},
 }
 
