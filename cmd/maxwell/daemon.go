@@ -135,6 +135,7 @@ func daemonSettings(c *config.Config) (node.Settings, error) {
 		return s, fmt.Errorf("WATCHDOG_USEC: %w", err)
 	}
 	s.Daemon = &node.Daemon{
+		Config:  c,
 		Journal: filepath.Join(c.State, "journal.sqlite"), Socket: c.Socket.Path, Access: access, Admin: who.has,
 		Quantum: c.EnergyQuantum, Notify: tellSystemd, Pulse: interval / 2,
 		KeepReceipts: c.Keep.Receipts, KeepEvents: c.Keep.Events,

@@ -62,7 +62,7 @@ func duration(ns int64) time.Duration { return time.Duration(max(0, ns)) }
 var eventWords = map[demon.EventKind]string{
 	demon.EventAdmitted: "admitted", demon.EventStarted: "started", demon.EventWarned: "warned",
 	demon.EventBroke: "broke", demon.EventPaused: "paused", demon.EventFunded: "funded",
-	demon.EventDying: "dying", demon.EventDead: "dead", demon.EventReadopted: "readopted",
+	demon.EventDying: "dying", demon.EventDead: "dead", demon.EventReadopted: "readopted", demon.EventWouldStop: "would-stop",
 }
 
 // event is a demon's event on the wire. Called on the loop's thread.
@@ -120,6 +120,14 @@ func (m *Market) workload(l *demon.Line, mem *member) *v1.Workload {
 		PowerUw: int64(l.Power), CoresNowMilli: int64(l.CoresNow), LossUcredits: int64(l.Loss),
 		AliveNs: int64(l.Alive), Refusal: refusalWords[l.Refusal],
 	}
+	if l.Enforce != demon.EnforceOn {
+		out.Enforce = l.Enforce.String()
+		if l.WouldHave.Reason != apoptosis.None {
+			out.WouldStopReason, out.WouldStopStill = l.WouldHave.Reason.String(), l.WouldHave.Still
+			out.WouldStopWallNs = time.Now().Add(-m.loop.clock.Now().Sub(l.WouldHave.At)).UnixNano()
+		}
+	}
+	out.ReadoptedCpuNs, out.ReadoptedUcredits = int64(l.Readopted.CPU), int64(l.Readopted.Cost)
 	if l.Reason != apoptosis.None {
 		out.Reason = l.Reason.String()
 		out.Retryable, out.Remedy = l.Reason.Retryable(), l.Reason.Remedy(l.Name)
@@ -146,6 +154,7 @@ func (mem *member) describe(out *v1.Workload) {
 	out.Auto, out.MaxBidMilli = r.GetAuto(), r.GetMaxBidMilli()
 	out.RateUcreditsPerS, out.HorizonNs = r.GetRateUcreditsPerS(), r.GetHorizonNs()
 	out.CoresMilli, out.MaxCpuNs, out.MaxEnergyUj = r.GetCoresMilli(), r.GetMaxCpuNs(), r.GetMaxEnergyUj()
+	out.Guest = mem.guest
 	out.MemoryBytes, out.Pids = r.GetMemoryBytes(), r.GetPids()
 }
 

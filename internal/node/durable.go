@@ -24,6 +24,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // Kinds of documents in a daemon's journal.
@@ -59,15 +60,17 @@ func (m message) UnmarshalJSON(b []byte) error {
 // kept is a living workload in the journal: what the demon needs to go on with it,
 // and what the node knows beside that.
 type kept struct {
-	Saved     demon.Saved `json:"saved"`
-	Client    string      `json:"client"`
-	Session   string      `json:"session"`
-	Admitted  time.Time   `json:"admitted"`
-	Asked     message     `json:"asked"`               // *v1.AdmitRequest
-	Directory string      `json:"directory,omitempty"` // of its group; empty: it has none yet
-	Exited    bool        `json:"exited"`
-	Exit      int32       `json:"exit"`
-	Batch     uint64      `json:"batch"`
+	Saved     demon.Saved   `json:"saved"`
+	Client    string        `json:"client"`
+	Session   string        `json:"session"`
+	Admitted  time.Time     `json:"admitted"`
+	Asked     message       `json:"asked"`               // *v1.AdmitRequest
+	Directory string        `json:"directory,omitempty"` // of its group; empty: it has none yet
+	Guest     string        `json:"guest,omitempty"`     // the directory of a group that others made
+	Base      unit.CoreTime `json:"base_ns,omitempty"`   // of a guest: what it had used before
+	Exited    bool          `json:"exited"`
+	Exit      int32         `json:"exit"`
+	Batch     uint64        `json:"batch"`
 }
 
 func (k *kept) encode() ([]byte, error) { return json.Marshal(k) }
@@ -113,9 +116,9 @@ func (l *loop) noteOf(s *demon.Saved) (note, bool) {
 	}
 	k := &kept{
 		Saved: *s, Client: mem.client, Session: mem.session.token, Admitted: mem.admitted,
-		Asked: message{mem.asked}, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.batch,
+		Asked: message{mem.asked}, Guest: mem.guest, Base: mem.base, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.batch,
 	}
-	if d, ok := mem.group.(directory); ok {
+	if d, ok := mem.group.(directory); ok && mem.guest == "" {
 		k.Directory = d.Directory()
 	}
 	mem.saved = s
@@ -345,12 +348,14 @@ func (m *Market) resume(p *past, boot string) error {
 		mem := m.memberOf(&a)
 		if err := m.readopt(mem, &a, p.boot); err != nil {
 			m.log.Info("not taken back", "workload", mem.name, "why", err)
-			m.abandon(mem)
+			if err := m.abandon(mem); err != nil {
+				return err
+			}
 			lost = append(lost, a)
 		}
 	}
 	for _, a := range lost {
-		if err := m.buryLost(&a); err != nil {
+		if err := m.buryLost(m.memberOf(&a), &a, 0, false); err != nil {
 			return err
 		}
 	}
@@ -371,23 +376,30 @@ var errNoGroup = errors.New("its group is gone")
 const settlePatience = 200 * time.Millisecond
 
 // readopt takes a workload back: its group is stopped for a moment, so that what it
-// used until now and what it will use meet at one reading.
+// used until now and what it will use meet at one reading. One whose tree has ended
+// is billed and buried.
 func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
-	e, ok := m.enforcer.(*cgroup.Enforcer)
-	if !ok || !sameBoot || a.Directory == "" || !a.Saved.Started {
+	e, ok := m.enforcer.(dispatch.Keeper)
+	if !ok || !sameBoot || a.Directory == "" && a.Guest == "" || !a.Saved.Started {
 		return errNoGroup
 	}
-	group, err := e.Adopt(int(mem.slot), a.Directory, mem.limits)
-	if errors.Is(err, fs.ErrNotExist) {
-		return errNoGroup
+	if a.Guest != "" {
+		if err := m.reattach(mem, a); err != nil {
+			return err
+		}
+	} else {
+		group, err := e.Adopt(int(mem.slot), a.Directory, mem.limits)
+		if errors.Is(err, fs.ErrNotExist) {
+			return errNoGroup
+		}
+		if err != nil {
+			return err
+		}
+		mem.group = group
 	}
-	if err != nil {
+	group := mem.group.(dispatch.Lasting)
+	if err := group.Settle(settlePatience); err != nil && !errors.Is(err, dispatch.ErrRunning) {
 		return err
-	}
-	mem.group = group
-	held := group.(*cgroup.Group).Settle(settlePatience)
-	if held != nil && !errors.Is(held, dispatch.ErrRunning) {
-		return held
 	}
 	if err := m.meter.Add(int(mem.slot), group.Ref()); err != nil {
 		return err
@@ -396,7 +408,15 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if err != nil {
 		return err
 	}
-	slot, gap, err := m.loop.demon.Readopt(m.loop.clock.Now(), a.Saved, c.CPU)
+	populated, err := group.Populated()
+	if err != nil {
+		return err
+	}
+	run := c.CPU - a.Base
+	if !populated {
+		return m.buryEnded(mem, a, run)
+	}
+	slot, gap, err := m.loop.demon.Readopt(m.loop.clock.Now(), a.Saved, run)
 	if err != nil {
 		return err
 	}
@@ -404,7 +424,7 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 		panic(fmt.Sprintf("node: %s was to have slot %d and has %d", mem.name, mem.slot, slot))
 	}
 	m.loop.seat(slot)
-	mem.metered, mem.started, mem.saved = true, true, &a.Saved
+	mem.metered, mem.started, mem.ending, mem.saved = true, true, mem.hasExit, &a.Saved
 	m.loop.members[slot], m.loop.serials[mem.serial] = mem, mem
 	m.names[mem.name] = mem
 	m.lodge(mem)
@@ -412,43 +432,80 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if m.inspects(mem) {
 		m.inspected.Add(1)
 	}
-	if populated, err := group.Populated(); err == nil && !populated {
-		mem.ending = true // it ended meanwhile: its client tells how, or the tree's emptiness
-	}
-	if mem.hasExit {
-		mem.ending = true
-	}
 	m.log.Info("taken back", "workload", mem.name, "gap", time.Duration(gap.CPU).String(), "cost", gap.Cost.Short(), "loss", gap.Loss.Short())
 	if !m.loop.demon.Frozen(slot) {
 		return group.Thaw()
 	}
-	return m.entrustAgain(mem, a)
+	return nil
+}
+
+// buryEnded bills what the counter of an empty group says and takes it away.
+func (m *Market) buryEnded(mem *member, a *alive, run unit.CoreTime) error {
+	if _, err := m.meter.Remove(int(mem.slot)); err != nil {
+		return err
+	}
+	m.lastLook(mem)
+	if err := m.buryLost(mem, a, run, true); err != nil {
+		return err
+	}
+	m.unmake(mem)
+	return nil
+}
+
+// takeOver begins the watch over what was taken back. Until here a watchdog of the
+// daemon before had it.
+func (m *Market) takeOver() error {
+	if m.watch == nil {
+		return nil
+	}
+	if err := m.watch(); err != nil {
+		return err
+	}
+	for _, mem := range m.loop.members {
+		if mem == nil || mem.saved == nil || mem.guest != "" {
+			continue
+		}
+		if err := m.entrustAgain(mem, mem.saved); err != nil {
+			m.fault("tell the watchdog of "+mem.name, err)
+		}
+	}
+	if e, ok := m.enforcer.(*cgroup.Enforcer); ok {
+		for _, a := range e.RestoreGuests() {
+			m.log.Info("guest given back", "what", a.String())
+		}
+	}
+	return nil
 }
 
 // entrustAgain tells the new watchdog of one that was broke before.
-func (m *Market) entrustAgain(mem *member, a *alive) error {
-	if m.dog == nil {
+func (m *Market) entrustAgain(mem *member, s *demon.Saved) error {
+	d, ok := mem.group.(directory)
+	if m.dog == nil || !ok {
 		return nil
 	}
-	switch a.Saved.Life.State {
-	case apoptosis.Broke:
-		return m.dog.Hold(a.Directory, a.Saved.Life.Deadline)
+	switch s.Life.State {
+	case apoptosis.Broke, apoptosis.Dying:
+		return m.dog.Hold(d.Directory(), s.Life.Deadline)
 	case apoptosis.Paused:
-		return m.dog.Hold(a.Directory, 0)
+		return m.dog.Hold(d.Directory(), 0)
 	default:
 		return nil
 	}
 }
 
-// abandon ends a group that was reopened and could not be taken back.
-func (m *Market) abandon(mem *member) {
+// abandon ends a group that was reopened and could not be taken back. A guest's goes
+// on as it was found.
+func (m *Market) abandon(mem *member) error {
 	if mem.group == nil {
-		return
+		return nil
 	}
-	_, _ = m.meter.Remove(int(mem.slot))
+	_, _ = m.meter.Remove(int(mem.slot)) // it may not have been added
+	if mem.guest != "" {
+		return mem.group.Remove()
+	}
 	m.try("kill", mem, mem.group.Kill)
 	m.unmake(mem)
-	mem.group = nil
+	return nil
 }
 
 // memberOf is a workload of an earlier process, in the session that it had. Its
@@ -466,6 +523,9 @@ func (m *Market) memberOf(a *alive) *member {
 // sessionOf is the session of an earlier process that a token names; its client is
 // yet to come back.
 func (m *Market) sessionOf(token, client string, uid uint32) *session {
+	if token == "" {
+		return m.guests
+	}
 	if s := m.session[token]; s != nil {
 		return s
 	}
@@ -474,26 +534,27 @@ func (m *Market) sessionOf(token, client string, uid uint32) *session {
 	return s
 }
 
-// buryLost closes the books of a workload whose group is gone, and makes its
-// receipt.
-func (m *Market) buryLost(a *alive) error {
-	line, err := m.loop.demon.BuryLost(m.loop.clock.Now(), a.Saved, 0, false)
+// buryLost closes the books of a workload that ended while no daemon was there, and
+// makes its receipt. hasRun: what it used is known.
+func (m *Market) buryLost(mem *member, a *alive, run unit.CoreTime, hasRun bool) error {
+	line, err := m.loop.demon.BuryLost(m.loop.clock.Now(), a.Saved, run, hasRun)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
-	mem := m.memberOf(a)
 	mem.final = line
+	mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
 	close(mem.buried)
-	m.session[a.Session].lost(mem)
+	mem.session.lost(mem)
 	m.chronicle.buried(mem)
 	m.keeper.hand(nil, m.receiptNotes(mem)...)
+	m.log.Info("ended meanwhile", "workload", mem.name, "reason", line.Reason.String())
 	return nil
 }
 
 // discard ends the groups that no journal knows: their admission was never
 // acknowledged.
 func (m *Market) discard() {
-	e, ok := m.enforcer.(*cgroup.Enforcer)
+	e, ok := m.enforcer.(dispatch.Keeper)
 	if !ok {
 		return
 	}

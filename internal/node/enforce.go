@@ -54,13 +54,23 @@ func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File) error {
 		}
 	}
 	m.meter, err = meter.Open(meter.Config{Kind: m.settings.Meter, Parent: e.Parent()}, roots)
+	if err == nil && m.durable() {
+		m.meter = meter.WithGuests(m.meter, e.Parent())
+	}
+	if err != nil && m.durable() {
+		return errors.Join(err, e.Leave())
+	}
 	if err != nil {
 		return errors.Join(err, e.Close())
+	}
+	m.enforcer = e
+	if m.durable() { // once it has taken back what runs: until then an earlier watchdog has the duty
+		m.watch = func() error { return m.guard(e, roots, lock) }
+		return nil
 	}
 	if err := m.guard(e, roots, lock); err != nil {
 		return errors.Join(err, m.meter.Close(), e.Close())
 	}
-	m.enforcer = e
 	return nil
 }
 
@@ -76,9 +86,10 @@ func (m *Market) repair(roots host.Roots) error {
 }
 
 // guard starts the watchdog. It inherits the market's lock, so that a client
-// who waits for the lock after a crash waits for the clean-up.
+// who waits for the lock after a crash waits for the clean-up; but not a daemon's,
+// which the next one is not to wait for.
 func (m *Market) guard(e *cgroup.Enforcer, roots host.Roots, lock *os.File) error {
-	if err := inheritable(lock, true); err != nil {
+	if err := inheritable(lock, !m.durable()); err != nil {
 		return err
 	}
 	dog, err := e.Guard([]string{"/proc/self/exe", WatchdogVerb}, roots)
@@ -104,7 +115,7 @@ func (m *Market) guard(e *cgroup.Enforcer, roots host.Roots, lock *os.File) erro
 // governs. Called on the loop's thread.
 func (m *Market) entrust(mem *member, e *demon.Event) {
 	d, ok := mem.group.(directory)
-	if m.dog == nil || !ok {
+	if m.dog == nil || !ok || mem.guest != "" {
 		return
 	}
 	var err error
@@ -113,7 +124,9 @@ func (m *Market) entrust(mem *member, e *demon.Event) {
 		err = m.dog.Hold(d.Directory(), e.At+unit.Instant(e.Left))
 	case demon.EventPaused:
 		err = m.dog.Hold(d.Directory(), 0)
-	case demon.EventFunded, demon.EventDying, demon.EventDead:
+	case demon.EventDying: // a crash must not let it live on
+		err = m.dog.Hold(d.Directory(), e.At+unit.Instant(e.Left))
+	case demon.EventFunded, demon.EventDead:
 		err = m.dog.Free(d.Directory())
 	default:
 	}

@@ -433,7 +433,7 @@ func (l *loop) apply(now unit.Instant) {
 	for i := range l.out.Shares {
 		s := &l.out.Shares[i]
 		mem := l.members[s.Slot]
-		if mem == nil || !mem.started && l.in.Usage[s.Slot].Run < silent {
+		if mem == nil || s.Neutral || !mem.started && l.in.Usage[s.Slot].Run < silent {
 			continue
 		}
 		// Where enforcement stops and goes, a share that is not the whole demand

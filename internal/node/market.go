@@ -50,19 +50,23 @@ type Market struct {
 	crew      sync.WaitGroup
 	hands     sync.WaitGroup   // the workers among the crew
 	bye       func()           // farewell to the watchdog
+	watch     func() error     // starts the watchdog of a daemon, once; nil = none is to be
 	dog       *cgroup.Watchdog // of a daemon; nil = none
 	answers   answers
 	chronicle chronicle
+	users     users
 	seen      glance
 
-	mu      sync.Mutex
-	told    uint64 // events kept; the loop's
-	session map[string]*session
-	names   map[string]*member // the living
-	rooms   map[string]*member // the living by their cgroup2 directory
-	closing bool
-	closed  chan struct{} // closed when every trace of the market is gone
-	faults  map[string]time.Time
+	mu       sync.Mutex
+	told     uint64 // events kept; the loop's
+	session  map[string]*session
+	guests   *session           // whose workloads have no client
+	released map[string]bool    // groups that were let go
+	names    map[string]*member // the living
+	rooms    map[string]*member // the living by their cgroup2 directory
+	closing  bool
+	closed   chan struct{} // closed when every trace of the market is gone
+	faults   map[string]time.Time
 }
 
 // workers carry out what may block. Two, so that one storm does not hold up
@@ -147,6 +151,9 @@ func (m *Market) start() {
 	m.mu.Unlock()
 	for _, s := range waiting { // of the process before
 		m.parted(s, resumeAfterRestart)
+	}
+	if d := m.settings.Daemon; len(d.Config.Rules) > 0 {
+		m.spawn("surveyor", m.surveyor)
 	}
 	if d := m.settings.Daemon; d.Pulse > 0 && d.Notify != nil {
 		m.spawn("pulse", m.pulse)

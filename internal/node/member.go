@@ -28,6 +28,10 @@ type member struct {
 	session  *session
 	group    dispatch.Group // immutable
 	limits   dispatch.Limits
+	guest    string        // directory of a group that others made; empty = it is ours
+	base     unit.CoreTime // what a guest had used before it was attached
+	released bool          // it is to be let go
+	observed bool          // a guest that nothing is done to
 	metered  bool
 	started  bool
 	windowed bool         // enforcement may have stopped it in the epoch that ended
@@ -77,6 +81,9 @@ const askEvery = 50 * time.Millisecond
 // kernel tells of empty trees, only after it did: a file read a workload a tick
 // would cost a thousand workloads more than the market does.
 func (mem *member) populated(now unit.Instant) bool {
+	if mem.guest != "" {
+		return mem.guestLives(now)
+	}
 	if !mem.ending {
 		return mem.started
 	}
@@ -190,6 +197,9 @@ const (
 // bury removes an empty group and frees its slot.
 func (m *Market) bury(mem *member) {
 	m.lastLook(mem)
+	if mem.guest != "" { // it had no first process of ours that could tell
+		m.loop.do(func() { mem.hasExit = true })
+	}
 	escaped := ""
 	if g, ok := mem.group.(interface{ Unheld() string }); ok {
 		escaped = g.Unheld()

@@ -132,7 +132,7 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 	m := &Market{
 		settings: s, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: s.Log})),
 		quit: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
-		uid:     uint32(os.Getuid()),
+		uid: uint32(os.Getuid()), guests: openGuests(), released: make(map[string]bool),
 		session: make(map[string]*session), names: make(map[string]*member), rooms: make(map[string]*member), faults: make(map[string]time.Time),
 		jobs: make(chan func(), 1<<16), bye: func() {},
 	}
@@ -182,7 +182,10 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 func (m *Market) begin(before *past, boot string) (err error) {
 	if before != nil {
 		m.keeper = before.keeper
-		return m.resume(before, boot)
+		if err := m.resume(before, boot); err != nil {
+			return err
+		}
+		return m.takeOver()
 	}
 	if m.keeper, err = openKeeper(m.settings.Journal); err != nil {
 		return err

@@ -179,12 +179,16 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 	var line demon.Line
 	mem := &member{
 		name: req.GetName(), session: own, uid: own.uid, client: own.client, admitted: time.Now(), asked: req, buried: make(chan struct{}),
-		limits: dispatch.Limits{
-			Memory: unit.Bytes(req.GetMemoryBytes()), Pids: req.GetPids(), Cores: unit.MilliCores(req.GetCoresMilli()),
-		},
 	}
+	terms := admission(req)
+	if m.durable() {
+		if err := m.bound(own.uid, &terms); err != nil {
+			return nil, refused(err)
+		}
+	}
+	mem.limits = dispatch.Limits{Memory: terms.Memory, Pids: terms.Pids, Cores: terms.Cores}
 	ok := m.loop.do(func() {
-		slot, err = m.loop.demon.Admit(m.loop.clock.Now(), admission(req))
+		slot, err = m.loop.demon.Admit(m.loop.clock.Now(), terms)
 		if err == nil {
 			m.loop.seat(slot)
 			line, _ = m.loop.demon.LineOf(slot)
@@ -225,7 +229,7 @@ const maxName = 128
 // command line's.
 func checkTerms(r *v1.AdmitRequest) error {
 	name := r.GetName()
-	if name == "" || len(name) > maxName || strings.ContainsAny(name, "/\x00\n") || name[0] == '.' {
+	if !checkName(name) {
 		return &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q: use 1 to %d letters, digits, - and _", name, maxName)}
 	}
 	for what, v := range map[string]int64{
@@ -239,6 +243,11 @@ func checkTerms(r *v1.AdmitRequest) error {
 		}
 	}
 	return nil
+}
+
+// checkName reports whether a name can be a directory's.
+func checkName(name string) bool {
+	return name != "" && len(name) <= maxName && !strings.ContainsAny(name, "/\x00\n") && name[0] != '.'
 }
 
 // house makes a member's group and meters it. What was made is taken back
@@ -309,8 +318,9 @@ func (s service) Exited(ctx context.Context, req *v1.ExitedRequest) (*v1.ExitedR
 			return
 		}
 		mem.ending, mem.hasExit, mem.childExit = true, true, req.GetChildExit()
-		if !m.loop.has(mem) {
-			return // buried before its client told
+		if !m.loop.has(mem) { // buried before its client told
+			m.loop.record(m.receiptNotes(mem)...)
+			return
 		}
 		signaled := req.GetChildExit() > 128 && !req.GetNeverStarted()
 		m.loop.demon.Gone(mem.slot, signaled)
@@ -382,6 +392,9 @@ func (s service) toStop(ctx context.Context, req *v1.StopRequest) (list []*membe
 		mem, err := s.meant(ctx, "", req.GetName())
 		if err != nil {
 			return nil, 0, err
+		}
+		if mem.observed {
+			return nil, 0, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is only observed; maxwell detach %s lets it go", mem.name, mem.name))
 		}
 		return []*member{mem}, mem.uid, nil
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/api"
+	"github.com/maxwell-hypervisor/maxwell/internal/config"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -37,6 +38,7 @@ type Settings struct {
 // Daemon is what a market that lasts needs beside its settings: it outlives its
 // clients, and its workloads outlive it.
 type Daemon struct {
+	Config  *config.Config        // rules and defaults; never nil
 	Journal string                // file of the books and of what runs; never empty
 	Socket  string                // where to listen; empty = in the runtime directory
 	Access  api.Access            // who may connect

@@ -261,7 +261,7 @@ func (x *Session) GetLiving() []string {
 type Event struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Workload      string                 `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
-	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`                    // started warned broke paused funded dying dead readopted
+	Kind          string                 `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`                    // started warned broke paused funded dying dead readopted would-stop
 	AtNs          int64                  `protobuf:"varint,3,opt,name=at_ns,json=atNs,proto3" json:"at_ns,omitempty"`       // since the market began
 	Percent       int32                  `protobuf:"varint,4,opt,name=percent,proto3" json:"percent,omitempty"`             // warned
 	What          string                 `protobuf:"bytes,5,opt,name=what,proto3" json:"what,omitempty"`                    // warned: budget memory pids cpu energy
@@ -2278,6 +2278,284 @@ func (x *Posting) GetPending() bool {
 	return false
 }
 
+type AttachRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Group:
+	//
+	//	*AttachRequest_Pid
+	//	*AttachRequest_Cgroup
+	//	*AttachRequest_Container
+	Group         isAttachRequest_Group `protobuf_oneof:"group"`
+	Enforce       string                `protobuf:"bytes,4,opt,name=enforce,proto3" json:"enforce,omitempty"` // observe, warn or on; empty: as the daemon's
+	Terms         *AdmitRequest         `protobuf:"bytes,5,opt,name=terms,proto3" json:"terms,omitempty"`
+	RequestId     []byte                `protobuf:"bytes,6,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachRequest) Reset() {
+	*x = AttachRequest{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachRequest) ProtoMessage() {}
+
+func (x *AttachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
+func (*AttachRequest) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AttachRequest) GetGroup() isAttachRequest_Group {
+	if x != nil {
+		return x.Group
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetPid() int32 {
+	if x != nil {
+		if x, ok := x.Group.(*AttachRequest_Pid); ok {
+			return x.Pid
+		}
+	}
+	return 0
+}
+
+func (x *AttachRequest) GetCgroup() string {
+	if x != nil {
+		if x, ok := x.Group.(*AttachRequest_Cgroup); ok {
+			return x.Cgroup
+		}
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetContainer() string {
+	if x != nil {
+		if x, ok := x.Group.(*AttachRequest_Container); ok {
+			return x.Container
+		}
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetEnforce() string {
+	if x != nil {
+		return x.Enforce
+	}
+	return ""
+}
+
+func (x *AttachRequest) GetTerms() *AdmitRequest {
+	if x != nil {
+		return x.Terms
+	}
+	return nil
+}
+
+func (x *AttachRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type isAttachRequest_Group interface {
+	isAttachRequest_Group()
+}
+
+type AttachRequest_Pid struct {
+	Pid int32 `protobuf:"varint,1,opt,name=pid,proto3,oneof"` // the group of this process
+}
+
+type AttachRequest_Cgroup struct {
+	Cgroup string `protobuf:"bytes,2,opt,name=cgroup,proto3,oneof"` // path below the root of cgroup2
+}
+
+type AttachRequest_Container struct {
+	Container string `protobuf:"bytes,3,opt,name=container,proto3,oneof"` // id, or the beginning of one that has no other
+}
+
+func (*AttachRequest_Pid) isAttachRequest_Group() {}
+
+func (*AttachRequest_Cgroup) isAttachRequest_Group() {}
+
+func (*AttachRequest_Container) isAttachRequest_Group() {}
+
+type AttachResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Cgroup        string                 `protobuf:"bytes,2,opt,name=cgroup,proto3" json:"cgroup,omitempty"`   // path below the root of cgroup2
+	Enforce       string                 `protobuf:"bytes,3,opt,name=enforce,proto3" json:"enforce,omitempty"` // in force
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachResponse) Reset() {
+	*x = AttachResponse{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachResponse) ProtoMessage() {}
+
+func (x *AttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
+func (*AttachResponse) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *AttachResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AttachResponse) GetCgroup() string {
+	if x != nil {
+		return x.Cgroup
+	}
+	return ""
+}
+
+func (x *AttachResponse) GetEnforce() string {
+	if x != nil {
+		return x.Enforce
+	}
+	return ""
+}
+
+type DetachRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	RequestId     []byte                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachRequest) Reset() {
+	*x = DetachRequest{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachRequest) ProtoMessage() {}
+
+func (x *DetachRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachRequest.ProtoReflect.Descriptor instead.
+func (*DetachRequest) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *DetachRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DetachRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type DetachResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Workload      *Workload              `protobuf:"bytes,1,opt,name=workload,proto3" json:"workload,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DetachResponse) Reset() {
+	*x = DetachResponse{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DetachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DetachResponse) ProtoMessage() {}
+
+func (x *DetachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DetachResponse.ProtoReflect.Descriptor instead.
+func (*DetachResponse) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *DetachResponse) GetWorkload() *Workload {
+	if x != nil {
+		return x.Workload
+	}
+	return nil
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2287,7 +2565,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[35]
+	mi := &file_maxwell_v1_market_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2577,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[35]
+	mi := &file_maxwell_v1_market_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2590,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{35}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExplainRequest) GetName() string {
@@ -2327,7 +2605,7 @@ func (x *ExplainRequest) GetName() string {
 type ExplainResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// served outbid rationed wallet pacing rate below-reserve broke paused
-	// suspended idle cores machine starting dying dead observed
+	// suspended idle cores machine watts starting dying dead observed
 	Verdict           string     `protobuf:"bytes,1,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	Workload          *Workload  `protobuf:"bytes,2,opt,name=workload,proto3" json:"workload,omitempty"`
 	Price             *PriceInfo `protobuf:"bytes,3,opt,name=price,proto3" json:"price,omitempty"`
@@ -2347,7 +2625,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[36]
+	mi := &file_maxwell_v1_market_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2359,7 +2637,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[36]
+	mi := &file_maxwell_v1_market_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2372,7 +2650,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{36}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ExplainResponse) GetVerdict() string {
@@ -2475,7 +2753,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[37]
+	mi := &file_maxwell_v1_market_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2765,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[37]
+	mi := &file_maxwell_v1_market_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2778,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{37}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SnapshotResponse) GetSnapshot() *Snapshot {
@@ -2519,7 +2797,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[38]
+	mi := &file_maxwell_v1_market_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2531,7 +2809,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[38]
+	mi := &file_maxwell_v1_market_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2544,7 +2822,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{38}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *LeaveRequest) GetToken() string {
@@ -2563,7 +2841,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[39]
+	mi := &file_maxwell_v1_market_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2575,7 +2853,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[39]
+	mi := &file_maxwell_v1_market_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2588,7 +2866,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{39}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *LeaveResponse) GetSnapshot() *Snapshot {
@@ -2612,7 +2890,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[40]
+	mi := &file_maxwell_v1_market_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2624,7 +2902,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[40]
+	mi := &file_maxwell_v1_market_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2637,7 +2915,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{40}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Snapshot) GetNode() *Node {
@@ -2704,7 +2982,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[41]
+	mi := &file_maxwell_v1_market_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2716,7 +2994,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[41]
+	mi := &file_maxwell_v1_market_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2729,7 +3007,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{41}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Node) GetEnforcement() string {
@@ -2892,7 +3170,7 @@ type PriceInfo struct {
 
 func (x *PriceInfo) Reset() {
 	*x = PriceInfo{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[42]
+	mi := &file_maxwell_v1_market_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2904,7 +3182,7 @@ func (x *PriceInfo) String() string {
 func (*PriceInfo) ProtoMessage() {}
 
 func (x *PriceInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[42]
+	mi := &file_maxwell_v1_market_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2917,7 +3195,7 @@ func (x *PriceInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriceInfo.ProtoReflect.Descriptor instead.
 func (*PriceInfo) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{42}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *PriceInfo) GetBaseUcreditsPerCoreS() int64 {
@@ -3010,13 +3288,19 @@ type Workload struct {
 	ReadoptedCpuNs    int64 `protobuf:"varint,49,opt,name=readopted_cpu_ns,json=readoptedCpuNs,proto3" json:"readopted_cpu_ns,omitempty"`
 	ReadoptedUcredits int64 `protobuf:"varint,50,opt,name=readopted_ucredits,json=readoptedUcredits,proto3" json:"readopted_ucredits,omitempty"`
 	SpotPeakMilli     int64 `protobuf:"varint,51,opt,name=spot_peak_milli,json=spotPeakMilli,proto3" json:"spot_peak_milli,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Not empty: observe or warn. Nothing is done to it for money or caps.
+	Enforce         string `protobuf:"bytes,60,opt,name=enforce,proto3" json:"enforce,omitempty"`
+	WouldStopReason string `protobuf:"bytes,61,opt,name=would_stop_reason,json=wouldStopReason,proto3" json:"would_stop_reason,omitempty"` // why it would have been stopped, the last time
+	WouldStopWallNs int64  `protobuf:"varint,62,opt,name=would_stop_wall_ns,json=wouldStopWallNs,proto3" json:"would_stop_wall_ns,omitempty"`
+	WouldStopStill  bool   `protobuf:"varint,63,opt,name=would_stop_still,json=wouldStopStill,proto3" json:"would_stop_still,omitempty"` // it would be stopped now
+	Guest           string `protobuf:"bytes,64,opt,name=guest,proto3" json:"guest,omitempty"`                                            // directory of the group that others made
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[43]
+	mi := &file_maxwell_v1_market_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3312,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[43]
+	mi := &file_maxwell_v1_market_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3325,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{43}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Workload) GetName() string {
@@ -3401,6 +3685,41 @@ func (x *Workload) GetSpotPeakMilli() int64 {
 	return 0
 }
 
+func (x *Workload) GetEnforce() string {
+	if x != nil {
+		return x.Enforce
+	}
+	return ""
+}
+
+func (x *Workload) GetWouldStopReason() string {
+	if x != nil {
+		return x.WouldStopReason
+	}
+	return ""
+}
+
+func (x *Workload) GetWouldStopWallNs() int64 {
+	if x != nil {
+		return x.WouldStopWallNs
+	}
+	return 0
+}
+
+func (x *Workload) GetWouldStopStill() bool {
+	if x != nil {
+		return x.WouldStopStill
+	}
+	return false
+}
+
+func (x *Workload) GetGuest() string {
+	if x != nil {
+		return x.Guest
+	}
+	return ""
+}
+
 type Ledger struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	MintedUcredits int64                  `protobuf:"varint,1,opt,name=minted_ucredits,json=mintedUcredits,proto3" json:"minted_ucredits,omitempty"`
@@ -3412,7 +3731,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[44]
+	mi := &file_maxwell_v1_market_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3743,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[44]
+	mi := &file_maxwell_v1_market_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3756,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{44}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Ledger) GetMintedUcredits() int64 {
@@ -3632,7 +3951,26 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\x06credit\x18\x04 \x01(\tR\x06credit\x12'\n" +
 	"\x0famount_ucredits\x18\x05 \x01(\x03R\x0eamountUcredits\x12\x18\n" +
 	"\apurpose\x18\x06 \x01(\tR\apurpose\x12\x18\n" +
-	"\apending\x18\a \x01(\bR\apending\"$\n" +
+	"\apending\x18\a \x01(\bR\apending\"\xcf\x01\n" +
+	"\rAttachRequest\x12\x12\n" +
+	"\x03pid\x18\x01 \x01(\x05H\x00R\x03pid\x12\x18\n" +
+	"\x06cgroup\x18\x02 \x01(\tH\x00R\x06cgroup\x12\x1e\n" +
+	"\tcontainer\x18\x03 \x01(\tH\x00R\tcontainer\x12\x18\n" +
+	"\aenforce\x18\x04 \x01(\tR\aenforce\x12.\n" +
+	"\x05terms\x18\x05 \x01(\v2\x18.maxwell.v1.AdmitRequestR\x05terms\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x06 \x01(\fR\trequestIdB\a\n" +
+	"\x05group\"V\n" +
+	"\x0eAttachResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06cgroup\x18\x02 \x01(\tR\x06cgroup\x12\x18\n" +
+	"\aenforce\x18\x03 \x01(\tR\aenforce\"B\n" +
+	"\rDetachRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\fR\trequestId\"B\n" +
+	"\x0eDetachResponse\x120\n" +
+	"\bworkload\x18\x01 \x01(\v2\x14.maxwell.v1.WorkloadR\bworkload\"$\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xd7\x03\n" +
 	"\x0fExplainResponse\x12\x18\n" +
@@ -3692,7 +4030,7 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"spotXMilli\x126\n" +
 	"\x18spot_ucredits_per_core_s\x18\x03 \x01(\x03R\x14spotUcreditsPerCoreS\x12\x19\n" +
 	"\bgrid_ppm\x18\x04 \x01(\x03R\agridPpm\x12)\n" +
-	"\x11spot_peak_x_milli\x18\x05 \x01(\x03R\x0espotPeakXMilli\"\xe6\f\n" +
+	"\x11spot_peak_x_milli\x18\x05 \x01(\x03R\x0espotPeakXMilli\"\x99\x0e\n" +
 	"\bWorkload\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -3751,14 +4089,20 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\x04pids\x180 \x01(\x03R\x04pids\x12(\n" +
 	"\x10readopted_cpu_ns\x181 \x01(\x03R\x0ereadoptedCpuNs\x12-\n" +
 	"\x12readopted_ucredits\x182 \x01(\x03R\x11readoptedUcredits\x12&\n" +
-	"\x0fspot_peak_milli\x183 \x01(\x03R\rspotPeakMilli\"\xcf\x01\n" +
+	"\x0fspot_peak_milli\x183 \x01(\x03R\rspotPeakMilli\x12\x18\n" +
+	"\aenforce\x18< \x01(\tR\aenforce\x12*\n" +
+	"\x11would_stop_reason\x18= \x01(\tR\x0fwouldStopReason\x12+\n" +
+	"\x12would_stop_wall_ns\x18> \x01(\x03R\x0fwouldStopWallNs\x12(\n" +
+	"\x10would_stop_still\x18? \x01(\bR\x0ewouldStopStill\x12\x14\n" +
+	"\x05guest\x18@ \x01(\tR\x05guest\"\xcf\x01\n" +
 	"\x06Ledger\x12'\n" +
 	"\x0fminted_ucredits\x18\x01 \x01(\x03R\x0emintedUcredits\x12<\n" +
 	"\baccounts\x18\x02 \x03(\v2 .maxwell.v1.Ledger.AccountsEntryR\baccounts\x12!\n" +
 	"\fsum_ucredits\x18\x03 \x01(\x03R\vsumUcredits\x1a;\n" +
 	"\rAccountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\x9f\t\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xa1\n" +
+	"\n" +
 	"\rMarketService\x12;\n" +
 	"\x04Join\x12\x17.maxwell.v1.JoinRequest\x1a\x18.maxwell.v1.JoinResponse0\x01\x12<\n" +
 	"\x05Admit\x12\x18.maxwell.v1.AdmitRequest\x1a\x19.maxwell.v1.AdmitResponse\x12B\n" +
@@ -3775,7 +4119,9 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\x04Wait\x12\x17.maxwell.v1.WaitRequest\x1a\x18.maxwell.v1.WaitResponse\x12>\n" +
 	"\x05Watch\x12\x18.maxwell.v1.WatchRequest\x1a\x19.maxwell.v1.WatchResponse0\x01\x12E\n" +
 	"\bReceipts\x12\x1b.maxwell.v1.ReceiptsRequest\x1a\x1c.maxwell.v1.ReceiptsResponse\x12E\n" +
-	"\bPostings\x12\x1b.maxwell.v1.PostingsRequest\x1a\x1c.maxwell.v1.PostingsResponse\x12B\n" +
+	"\bPostings\x12\x1b.maxwell.v1.PostingsRequest\x1a\x1c.maxwell.v1.PostingsResponse\x12?\n" +
+	"\x06Attach\x12\x19.maxwell.v1.AttachRequest\x1a\x1a.maxwell.v1.AttachResponse\x12?\n" +
+	"\x06Detach\x12\x19.maxwell.v1.DetachRequest\x1a\x1a.maxwell.v1.DetachResponse\x12B\n" +
 	"\aExplain\x12\x1a.maxwell.v1.ExplainRequest\x1a\x1b.maxwell.v1.ExplainResponse\x12<\n" +
 	"\x05Leave\x12\x18.maxwell.v1.LeaveRequest\x1a\x19.maxwell.v1.LeaveResponseBIZGgithub.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1;maxwellv1b\x06proto3"
 
@@ -3791,7 +4137,7 @@ func file_maxwell_v1_market_proto_rawDescGZIP() []byte {
 	return file_maxwell_v1_market_proto_rawDescData
 }
 
-var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_maxwell_v1_market_proto_goTypes = []any{
 	(*JoinRequest)(nil),      // 0: maxwell.v1.JoinRequest
 	(*JoinResponse)(nil),     // 1: maxwell.v1.JoinResponse
@@ -3828,82 +4174,92 @@ var file_maxwell_v1_market_proto_goTypes = []any{
 	(*PostingsRequest)(nil),  // 32: maxwell.v1.PostingsRequest
 	(*PostingsResponse)(nil), // 33: maxwell.v1.PostingsResponse
 	(*Posting)(nil),          // 34: maxwell.v1.Posting
-	(*ExplainRequest)(nil),   // 35: maxwell.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 36: maxwell.v1.ExplainResponse
-	(*SnapshotResponse)(nil), // 37: maxwell.v1.SnapshotResponse
-	(*LeaveRequest)(nil),     // 38: maxwell.v1.LeaveRequest
-	(*LeaveResponse)(nil),    // 39: maxwell.v1.LeaveResponse
-	(*Snapshot)(nil),         // 40: maxwell.v1.Snapshot
-	(*Node)(nil),             // 41: maxwell.v1.Node
-	(*PriceInfo)(nil),        // 42: maxwell.v1.PriceInfo
-	(*Workload)(nil),         // 43: maxwell.v1.Workload
-	(*Ledger)(nil),           // 44: maxwell.v1.Ledger
-	nil,                      // 45: maxwell.v1.Ledger.AccountsEntry
+	(*AttachRequest)(nil),    // 35: maxwell.v1.AttachRequest
+	(*AttachResponse)(nil),   // 36: maxwell.v1.AttachResponse
+	(*DetachRequest)(nil),    // 37: maxwell.v1.DetachRequest
+	(*DetachResponse)(nil),   // 38: maxwell.v1.DetachResponse
+	(*ExplainRequest)(nil),   // 39: maxwell.v1.ExplainRequest
+	(*ExplainResponse)(nil),  // 40: maxwell.v1.ExplainResponse
+	(*SnapshotResponse)(nil), // 41: maxwell.v1.SnapshotResponse
+	(*LeaveRequest)(nil),     // 42: maxwell.v1.LeaveRequest
+	(*LeaveResponse)(nil),    // 43: maxwell.v1.LeaveResponse
+	(*Snapshot)(nil),         // 44: maxwell.v1.Snapshot
+	(*Node)(nil),             // 45: maxwell.v1.Node
+	(*PriceInfo)(nil),        // 46: maxwell.v1.PriceInfo
+	(*Workload)(nil),         // 47: maxwell.v1.Workload
+	(*Ledger)(nil),           // 48: maxwell.v1.Ledger
+	nil,                      // 49: maxwell.v1.Ledger.AccountsEntry
 }
 var file_maxwell_v1_market_proto_depIdxs = []int32{
 	2,  // 0: maxwell.v1.JoinResponse.session:type_name -> maxwell.v1.Session
 	3,  // 1: maxwell.v1.JoinResponse.event:type_name -> maxwell.v1.Event
-	41, // 2: maxwell.v1.Session.node:type_name -> maxwell.v1.Node
-	43, // 3: maxwell.v1.Event.workload_state:type_name -> maxwell.v1.Workload
+	45, // 2: maxwell.v1.Session.node:type_name -> maxwell.v1.Node
+	47, // 3: maxwell.v1.Event.workload_state:type_name -> maxwell.v1.Workload
 	6,  // 4: maxwell.v1.AdmitResponse.placement:type_name -> maxwell.v1.Placement
-	43, // 5: maxwell.v1.ExitedResponse.workload:type_name -> maxwell.v1.Workload
-	43, // 6: maxwell.v1.SetBidResponse.workload:type_name -> maxwell.v1.Workload
-	43, // 7: maxwell.v1.SelfResponse.workload:type_name -> maxwell.v1.Workload
-	42, // 8: maxwell.v1.SelfResponse.price:type_name -> maxwell.v1.PriceInfo
-	43, // 9: maxwell.v1.WaitResponse.workload:type_name -> maxwell.v1.Workload
+	47, // 5: maxwell.v1.ExitedResponse.workload:type_name -> maxwell.v1.Workload
+	47, // 6: maxwell.v1.SetBidResponse.workload:type_name -> maxwell.v1.Workload
+	47, // 7: maxwell.v1.SelfResponse.workload:type_name -> maxwell.v1.Workload
+	46, // 8: maxwell.v1.SelfResponse.price:type_name -> maxwell.v1.PriceInfo
+	47, // 9: maxwell.v1.WaitResponse.workload:type_name -> maxwell.v1.Workload
 	3,  // 10: maxwell.v1.WatchResponse.event:type_name -> maxwell.v1.Event
-	43, // 11: maxwell.v1.ReceiptsResponse.workloads:type_name -> maxwell.v1.Workload
+	47, // 11: maxwell.v1.ReceiptsResponse.workloads:type_name -> maxwell.v1.Workload
 	34, // 12: maxwell.v1.PostingsResponse.postings:type_name -> maxwell.v1.Posting
-	43, // 13: maxwell.v1.ExplainResponse.workload:type_name -> maxwell.v1.Workload
-	42, // 14: maxwell.v1.ExplainResponse.price:type_name -> maxwell.v1.PriceInfo
-	40, // 15: maxwell.v1.SnapshotResponse.snapshot:type_name -> maxwell.v1.Snapshot
-	40, // 16: maxwell.v1.LeaveResponse.snapshot:type_name -> maxwell.v1.Snapshot
-	41, // 17: maxwell.v1.Snapshot.node:type_name -> maxwell.v1.Node
-	42, // 18: maxwell.v1.Snapshot.price:type_name -> maxwell.v1.PriceInfo
-	43, // 19: maxwell.v1.Snapshot.workloads:type_name -> maxwell.v1.Workload
-	44, // 20: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
-	45, // 21: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
-	0,  // 22: maxwell.v1.MarketService.Join:input_type -> maxwell.v1.JoinRequest
-	4,  // 23: maxwell.v1.MarketService.Admit:input_type -> maxwell.v1.AdmitRequest
-	7,  // 24: maxwell.v1.MarketService.Started:input_type -> maxwell.v1.StartedRequest
-	9,  // 25: maxwell.v1.MarketService.Exited:input_type -> maxwell.v1.ExitedRequest
-	11, // 26: maxwell.v1.MarketService.Report:input_type -> maxwell.v1.ReportRequest
-	13, // 27: maxwell.v1.MarketService.Stop:input_type -> maxwell.v1.StopRequest
-	15, // 28: maxwell.v1.MarketService.Suspend:input_type -> maxwell.v1.SuspendRequest
-	17, // 29: maxwell.v1.MarketService.Fund:input_type -> maxwell.v1.FundRequest
-	19, // 30: maxwell.v1.MarketService.Transfer:input_type -> maxwell.v1.TransferRequest
-	21, // 31: maxwell.v1.MarketService.SetBid:input_type -> maxwell.v1.SetBidRequest
-	23, // 32: maxwell.v1.MarketService.Snapshot:input_type -> maxwell.v1.SnapshotRequest
-	24, // 33: maxwell.v1.MarketService.Self:input_type -> maxwell.v1.SelfRequest
-	26, // 34: maxwell.v1.MarketService.Wait:input_type -> maxwell.v1.WaitRequest
-	28, // 35: maxwell.v1.MarketService.Watch:input_type -> maxwell.v1.WatchRequest
-	30, // 36: maxwell.v1.MarketService.Receipts:input_type -> maxwell.v1.ReceiptsRequest
-	32, // 37: maxwell.v1.MarketService.Postings:input_type -> maxwell.v1.PostingsRequest
-	35, // 38: maxwell.v1.MarketService.Explain:input_type -> maxwell.v1.ExplainRequest
-	38, // 39: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
-	1,  // 40: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
-	5,  // 41: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
-	8,  // 42: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
-	10, // 43: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
-	12, // 44: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
-	14, // 45: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
-	16, // 46: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
-	18, // 47: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
-	20, // 48: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
-	22, // 49: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
-	37, // 50: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
-	25, // 51: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
-	27, // 52: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
-	29, // 53: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
-	31, // 54: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
-	33, // 55: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
-	36, // 56: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
-	39, // 57: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
-	40, // [40:58] is the sub-list for method output_type
-	22, // [22:40] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	4,  // 13: maxwell.v1.AttachRequest.terms:type_name -> maxwell.v1.AdmitRequest
+	47, // 14: maxwell.v1.DetachResponse.workload:type_name -> maxwell.v1.Workload
+	47, // 15: maxwell.v1.ExplainResponse.workload:type_name -> maxwell.v1.Workload
+	46, // 16: maxwell.v1.ExplainResponse.price:type_name -> maxwell.v1.PriceInfo
+	44, // 17: maxwell.v1.SnapshotResponse.snapshot:type_name -> maxwell.v1.Snapshot
+	44, // 18: maxwell.v1.LeaveResponse.snapshot:type_name -> maxwell.v1.Snapshot
+	45, // 19: maxwell.v1.Snapshot.node:type_name -> maxwell.v1.Node
+	46, // 20: maxwell.v1.Snapshot.price:type_name -> maxwell.v1.PriceInfo
+	47, // 21: maxwell.v1.Snapshot.workloads:type_name -> maxwell.v1.Workload
+	48, // 22: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
+	49, // 23: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
+	0,  // 24: maxwell.v1.MarketService.Join:input_type -> maxwell.v1.JoinRequest
+	4,  // 25: maxwell.v1.MarketService.Admit:input_type -> maxwell.v1.AdmitRequest
+	7,  // 26: maxwell.v1.MarketService.Started:input_type -> maxwell.v1.StartedRequest
+	9,  // 27: maxwell.v1.MarketService.Exited:input_type -> maxwell.v1.ExitedRequest
+	11, // 28: maxwell.v1.MarketService.Report:input_type -> maxwell.v1.ReportRequest
+	13, // 29: maxwell.v1.MarketService.Stop:input_type -> maxwell.v1.StopRequest
+	15, // 30: maxwell.v1.MarketService.Suspend:input_type -> maxwell.v1.SuspendRequest
+	17, // 31: maxwell.v1.MarketService.Fund:input_type -> maxwell.v1.FundRequest
+	19, // 32: maxwell.v1.MarketService.Transfer:input_type -> maxwell.v1.TransferRequest
+	21, // 33: maxwell.v1.MarketService.SetBid:input_type -> maxwell.v1.SetBidRequest
+	23, // 34: maxwell.v1.MarketService.Snapshot:input_type -> maxwell.v1.SnapshotRequest
+	24, // 35: maxwell.v1.MarketService.Self:input_type -> maxwell.v1.SelfRequest
+	26, // 36: maxwell.v1.MarketService.Wait:input_type -> maxwell.v1.WaitRequest
+	28, // 37: maxwell.v1.MarketService.Watch:input_type -> maxwell.v1.WatchRequest
+	30, // 38: maxwell.v1.MarketService.Receipts:input_type -> maxwell.v1.ReceiptsRequest
+	32, // 39: maxwell.v1.MarketService.Postings:input_type -> maxwell.v1.PostingsRequest
+	35, // 40: maxwell.v1.MarketService.Attach:input_type -> maxwell.v1.AttachRequest
+	37, // 41: maxwell.v1.MarketService.Detach:input_type -> maxwell.v1.DetachRequest
+	39, // 42: maxwell.v1.MarketService.Explain:input_type -> maxwell.v1.ExplainRequest
+	42, // 43: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
+	1,  // 44: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
+	5,  // 45: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
+	8,  // 46: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
+	10, // 47: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
+	12, // 48: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
+	14, // 49: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
+	16, // 50: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
+	18, // 51: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
+	20, // 52: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
+	22, // 53: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
+	41, // 54: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
+	25, // 55: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
+	27, // 56: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
+	29, // 57: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
+	31, // 58: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
+	33, // 59: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
+	36, // 60: maxwell.v1.MarketService.Attach:output_type -> maxwell.v1.AttachResponse
+	38, // 61: maxwell.v1.MarketService.Detach:output_type -> maxwell.v1.DetachResponse
+	40, // 62: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
+	43, // 63: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
+	44, // [44:64] is the sub-list for method output_type
+	24, // [24:44] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_maxwell_v1_market_proto_init() }
@@ -3915,13 +4271,18 @@ func file_maxwell_v1_market_proto_init() {
 		(*JoinResponse_Session)(nil),
 		(*JoinResponse_Event)(nil),
 	}
+	file_maxwell_v1_market_proto_msgTypes[35].OneofWrappers = []any{
+		(*AttachRequest_Pid)(nil),
+		(*AttachRequest_Cgroup)(nil),
+		(*AttachRequest_Container)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_maxwell_v1_market_proto_rawDesc), len(file_maxwell_v1_market_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

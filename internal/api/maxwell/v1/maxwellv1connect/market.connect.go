@@ -79,6 +79,10 @@ const (
 	MarketServiceReceiptsProcedure = "/maxwell.v1.MarketService/Receipts"
 	// MarketServicePostingsProcedure is the fully-qualified name of the MarketService's Postings RPC.
 	MarketServicePostingsProcedure = "/maxwell.v1.MarketService/Postings"
+	// MarketServiceAttachProcedure is the fully-qualified name of the MarketService's Attach RPC.
+	MarketServiceAttachProcedure = "/maxwell.v1.MarketService/Attach"
+	// MarketServiceDetachProcedure is the fully-qualified name of the MarketService's Detach RPC.
+	MarketServiceDetachProcedure = "/maxwell.v1.MarketService/Detach"
 	// MarketServiceExplainProcedure is the fully-qualified name of the MarketService's Explain RPC.
 	MarketServiceExplainProcedure = "/maxwell.v1.MarketService/Explain"
 	// MarketServiceLeaveProcedure is the fully-qualified name of the MarketService's Leave RPC.
@@ -125,6 +129,11 @@ type MarketServiceClient interface {
 	Receipts(context.Context, *v1.ReceiptsRequest) (*v1.ReceiptsResponse, error)
 	// Postings returns the transfers of an account, newest first.
 	Postings(context.Context, *v1.PostingsRequest) (*v1.PostingsResponse, error)
+	// Attach governs, or only observes, a group that others made: a process's, a
+	// container's. It ends with the group, or with Detach.
+	Attach(context.Context, *v1.AttachRequest) (*v1.AttachResponse, error)
+	// Detach lets an attached group go: it runs on as it was found.
+	Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error)
 	// Explain says why a workload gets what it gets, and what would help.
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
 	// Leave ends the session. The last one out ends the market; the reply comes
@@ -239,6 +248,18 @@ func NewMarketServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(marketServiceMethods.ByName("Postings")),
 			connect.WithClientOptions(opts...),
 		),
+		attach: connect.NewClient[v1.AttachRequest, v1.AttachResponse](
+			httpClient,
+			baseURL+MarketServiceAttachProcedure,
+			connect.WithSchema(marketServiceMethods.ByName("Attach")),
+			connect.WithClientOptions(opts...),
+		),
+		detach: connect.NewClient[v1.DetachRequest, v1.DetachResponse](
+			httpClient,
+			baseURL+MarketServiceDetachProcedure,
+			connect.WithSchema(marketServiceMethods.ByName("Detach")),
+			connect.WithClientOptions(opts...),
+		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
 			httpClient,
 			baseURL+MarketServiceExplainProcedure,
@@ -272,6 +293,8 @@ type marketServiceClient struct {
 	watch    *connect.Client[v1.WatchRequest, v1.WatchResponse]
 	receipts *connect.Client[v1.ReceiptsRequest, v1.ReceiptsResponse]
 	postings *connect.Client[v1.PostingsRequest, v1.PostingsResponse]
+	attach   *connect.Client[v1.AttachRequest, v1.AttachResponse]
+	detach   *connect.Client[v1.DetachRequest, v1.DetachResponse]
 	explain  *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	leave    *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 }
@@ -412,6 +435,24 @@ func (c *marketServiceClient) Postings(ctx context.Context, req *v1.PostingsRequ
 	return nil, err
 }
 
+// Attach calls maxwell.v1.MarketService.Attach.
+func (c *marketServiceClient) Attach(ctx context.Context, req *v1.AttachRequest) (*v1.AttachResponse, error) {
+	response, err := c.attach.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Detach calls maxwell.v1.MarketService.Detach.
+func (c *marketServiceClient) Detach(ctx context.Context, req *v1.DetachRequest) (*v1.DetachResponse, error) {
+	response, err := c.detach.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // Explain calls maxwell.v1.MarketService.Explain.
 func (c *marketServiceClient) Explain(ctx context.Context, req *v1.ExplainRequest) (*v1.ExplainResponse, error) {
 	response, err := c.explain.CallUnary(ctx, connect.NewRequest(req))
@@ -470,6 +511,11 @@ type MarketServiceHandler interface {
 	Receipts(context.Context, *v1.ReceiptsRequest) (*v1.ReceiptsResponse, error)
 	// Postings returns the transfers of an account, newest first.
 	Postings(context.Context, *v1.PostingsRequest) (*v1.PostingsResponse, error)
+	// Attach governs, or only observes, a group that others made: a process's, a
+	// container's. It ends with the group, or with Detach.
+	Attach(context.Context, *v1.AttachRequest) (*v1.AttachResponse, error)
+	// Detach lets an attached group go: it runs on as it was found.
+	Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error)
 	// Explain says why a workload gets what it gets, and what would help.
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
 	// Leave ends the session. The last one out ends the market; the reply comes
@@ -580,6 +626,18 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(marketServiceMethods.ByName("Postings")),
 		connect.WithHandlerOptions(opts...),
 	)
+	marketServiceAttachHandler := connect.NewUnaryHandlerSimple(
+		MarketServiceAttachProcedure,
+		svc.Attach,
+		connect.WithSchema(marketServiceMethods.ByName("Attach")),
+		connect.WithHandlerOptions(opts...),
+	)
+	marketServiceDetachHandler := connect.NewUnaryHandlerSimple(
+		MarketServiceDetachProcedure,
+		svc.Detach,
+		connect.WithSchema(marketServiceMethods.ByName("Detach")),
+		connect.WithHandlerOptions(opts...),
+	)
 	marketServiceExplainHandler := connect.NewUnaryHandlerSimple(
 		MarketServiceExplainProcedure,
 		svc.Explain,
@@ -626,6 +684,10 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 			marketServiceReceiptsHandler.ServeHTTP(w, r)
 		case MarketServicePostingsProcedure:
 			marketServicePostingsHandler.ServeHTTP(w, r)
+		case MarketServiceAttachProcedure:
+			marketServiceAttachHandler.ServeHTTP(w, r)
+		case MarketServiceDetachProcedure:
+			marketServiceDetachHandler.ServeHTTP(w, r)
 		case MarketServiceExplainProcedure:
 			marketServiceExplainHandler.ServeHTTP(w, r)
 		case MarketServiceLeaveProcedure:
@@ -701,6 +763,14 @@ func (UnimplementedMarketServiceHandler) Receipts(context.Context, *v1.ReceiptsR
 
 func (UnimplementedMarketServiceHandler) Postings(context.Context, *v1.PostingsRequest) (*v1.PostingsResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.Postings is not implemented"))
+}
+
+func (UnimplementedMarketServiceHandler) Attach(context.Context, *v1.AttachRequest) (*v1.AttachResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.Attach is not implemented"))
+}
+
+func (UnimplementedMarketServiceHandler) Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.Detach is not implemented"))
 }
 
 func (UnimplementedMarketServiceHandler) Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error) {

@@ -1,0 +1,626 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
+	"github.com/maxwell-hypervisor/maxwell/demon"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/config"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
+	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// Guests are workloads in groups that others made. Nobody is moved: the group is
+// metered where it is, and stopped and weighed there if its rule says so. They have
+// no client; they end with their group, or when they are let go.
+
+const (
+	// surveyEvery is how often the tree is looked through for groups that a rule
+	// gives a wallet. A shorter life than this goes unseen, and is the system's.
+	surveyEvery = 2 * time.Second
+	// surveyDeep and surveyMost bound a look: deeper and more than any machine has.
+	surveyDeep = 10
+	surveyMost = 20_000
+	// guestEvery is how often a guest is asked whether somebody is still in it.
+	guestEvery = unit.Instant(500 * time.Millisecond)
+)
+
+// openGuests is the session of workloads that have no client.
+func openGuests() *session {
+	s := newSession("", "rule", 0)
+	s.joined = true
+	return s
+}
+
+// surveyor attaches the groups that the rules name. Owner: Market; end: quit.
+func (m *Market) surveyor() {
+	beat := time.NewTicker(surveyEvery)
+	defer beat.Stop()
+	for {
+		m.survey()
+		select {
+		case <-m.quit:
+			return
+		case <-beat.C:
+		}
+	}
+}
+
+// survey looks through the tree once.
+func (m *Market) survey() {
+	if m.unified.Mount == "" {
+		return
+	}
+	left := surveyMost
+	m.surveyBelow(m.unified.Mount, "", surveyDeep, &left)
+}
+
+// surveyBelow looks at the groups in a directory. Whatever is below one that is
+// attached belongs to it.
+func (m *Market) surveyBelow(dir, path string, deep int, left *int) {
+	list, err := os.ReadDir(dir)
+	if err != nil || deep == 0 {
+		return // it has just gone
+	}
+	for _, entry := range list {
+		if !entry.IsDir() {
+			continue
+		}
+		if *left--; *left < 0 {
+			m.fault("survey", fmt.Errorf("more than %d groups: the others have no rule looked up", surveyMost))
+			return
+		}
+		name, own := filepath.Join(dir, entry.Name()), path+"/"+entry.Name()
+		if _, err := host.ReadMark(name); err == nil || m.attached(name) {
+			continue // a market's, or ours already
+		}
+		if m.wasReleased(name) {
+			continue
+		}
+		subject := m.subjectOf(name, own)
+		rule, matched := m.settings.Daemon.Config.Match(subject)
+		if !matched {
+			m.surveyBelow(name, own, deep-1, left)
+			continue
+		}
+		if populated(name) {
+			if err := m.attachByRule(name, rule, subject); err != nil {
+				m.fault("attach "+own, err)
+			}
+		}
+	}
+}
+
+// populated reports whether a process is in a group or below it.
+func populated(dir string) bool {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	n, ok := host.Key(b, "populated")
+	return err == nil && ok && n == 1
+}
+
+// wasReleased reports whether somebody has let a group go: no rule takes it again
+// while it is there.
+func (m *Market) wasReleased(dir string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.released) > 1000 {
+		for dir := range m.released {
+			if _, err := os.Stat(dir); err != nil {
+				delete(m.released, dir)
+			}
+		}
+	}
+	return m.released[dir]
+}
+
+// overlaps names the workload whose group is above or below a directory: what runs
+// in both would be billed twice.
+func (m *Market) overlaps(dir string) (name string, is bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for have, mem := range m.rooms {
+		if have == dir || strings.HasPrefix(have, dir+"/") || strings.HasPrefix(dir, have+"/") {
+			return mem.name, true
+		}
+	}
+	return "", false
+}
+
+// attached reports whether a group is somebody's already.
+func (m *Market) attached(dir string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.rooms[dir] != nil
+}
+
+// subjectOf is a group as the rules see it. Whose it is, is told by the name of a
+// user's slice (systemd), or by who owns the directory where that is not root.
+func (m *Market) subjectOf(dir, path string) config.Subject {
+	s := config.Subject{Cgroup: path}
+	s.Container, _ = config.ContainerOf(path)
+	uid, ok := sliceUser(path)
+	if info, err := os.Stat(dir); !ok && err == nil {
+		if st, is := info.Sys().(*syscall.Stat_t); is && st.Uid != 0 {
+			uid, ok = st.Uid, true
+		}
+	}
+	if !ok {
+		s.UID = nobody
+		return s
+	}
+	of := m.users.subject(uid)
+	of.Cgroup, of.Container = s.Cgroup, s.Container
+	return of
+}
+
+// nobody is the uid of work that no user is known of: -1 is no user's (setuid(2)).
+const nobody = ^uint32(0)
+
+// sliceUser reads the uid of user.slice/user-UID.slice.
+func sliceUser(path string) (uint32, bool) {
+	for segment := range strings.SplitSeq(path, "/") {
+		if text, ok := strings.CutPrefix(segment, "user-"); ok {
+			if n, err := strconv.ParseUint(strings.TrimSuffix(text, ".slice"), 10, 32); err == nil {
+				return uint32(n), true
+			}
+		}
+	}
+	return 0, false
+}
+
+// withUser adds what the machine knows of a user.
+func withUser(s config.Subject, uid uint32) config.Subject {
+	s.UID = uid
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return s
+	}
+	s.User = u.Username
+	ids, err := u.GroupIds()
+	if err != nil {
+		return s
+	}
+	// The primary group first.
+	ids = append([]string{u.Gid}, slices.DeleteFunc(ids, func(id string) bool { return id == u.Gid })...)
+	for _, id := range ids {
+		n, err := strconv.ParseUint(id, 10, 32)
+		if err != nil {
+			continue
+		}
+		name := ""
+		if g, err := user.LookupGroupId(id); err == nil {
+			name = g.Name
+		}
+		s.GIDs, s.Groups = append(s.GIDs, uint32(n)), append(s.Groups, name)
+	}
+	return s
+}
+
+// attachByRule gives a group the wallet that its rule has for it.
+func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subject) error {
+	uid := subject.UID
+	if uid == nobody {
+		uid = m.uid
+	}
+	terms, err := m.termsOf(rule, subject)
+	if err != nil {
+		return err
+	}
+	name := fleet.NameFor(strings.TrimSuffix(filepath.Base(dir), ".slice"))
+	ask := &v1.AdmitRequest{Name: m.freeName(name), Command: []string{subject.Cgroup}}
+	if _, overlaps := m.overlaps(dir); overlaps {
+		return nil // somebody attached a part of it
+	}
+	_, err = m.attach(dir, ask, terms, uid, "rule")
+	return err
+}
+
+// freeName is a name that nobody alive has: it may be taken by the time it is used,
+// and then the next look finds another one.
+func (m *Market) freeName(name string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	free := name
+	for n := 2; m.names[free] != nil; n++ {
+		free = name + "-" + strconv.Itoa(n)
+	}
+	return free
+}
+
+// termsOf are the terms of a rule's wallet for work that nobody named terms for.
+func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, error) {
+	w := &rule.Wallet
+	a := demon.Admission{Bid: w.Bid.Price, Auto: w.Bid.Auto, MaxBid: w.MaxBid, Cores: w.Cores, Memory: w.Memory, Pids: w.Pids}
+	switch rule.Enforce {
+	case config.Observe:
+		a.Enforce = demon.EnforceObserve
+	case config.Warn:
+		a.Enforce = demon.EnforceWarn
+	case config.On:
+		a.Enforce = demon.EnforceOn
+	}
+	return a, nil
+}
+
+// attach makes a guest of a group.
+func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission, uid uint32, client string) (*member, error) {
+	e, ok := m.enforcer.(dispatch.Keeper)
+	if !ok {
+		return nil, &demon.Refusal{What: "attach", Reason: "this market enforces by signals, which do not reach into groups; it needs cgroup v2 and root"}
+	}
+	if other, is := m.overlaps(dir); is {
+		return nil, &demon.Refusal{What: "group", Reason: fmt.Sprintf("it overlaps with that of %s; maxwell detach %s first", other, other)}
+	}
+	terms.Name = req.GetName()
+	if !checkName(terms.Name) {
+		return nil, &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q: use 1 to %d letters, digits, - and _", terms.Name, maxName)}
+	}
+	mem := &member{
+		name: terms.Name, session: m.guests, uid: uid, client: client, admitted: time.Now(), asked: req, guest: dir,
+		started: true, observed: terms.Enforce != demon.EnforceOn, buried: make(chan struct{}),
+	}
+	var line demon.Line
+	err := error(errClosing)
+	m.loop.do(func() {
+		if mem.slot, err = m.loop.demon.Admit(m.loop.clock.Now(), terms); err == nil {
+			m.loop.seat(mem.slot)
+			line, _ = m.loop.demon.LineOf(mem.slot)
+			mem.serial = line.ID
+			m.loop.serials[mem.serial] = mem
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	group, err := e.Attach(int(mem.slot), dir, terms.Enforce != demon.EnforceOn)
+	if err == nil {
+		mem.group = group
+		err = m.meterGuest(mem)
+	}
+	if err != nil {
+		m.loop.do(func() {
+			m.loop.demon.Abandon(mem.slot)
+			delete(m.loop.serials, mem.serial)
+		})
+		return nil, err
+	}
+	m.lodge(mem)
+	m.mu.Lock()
+	m.names[mem.name] = mem
+	m.mu.Unlock()
+	m.guests.add(mem)
+	m.loop.do(func() {
+		mem.metered = true
+		m.loop.members[mem.slot] = mem
+		m.loop.demon.Started(mem.slot)
+		m.loop.demon.Post()
+		m.loop.recordOf(mem)
+	})
+	m.log.Info("attached", "workload", mem.name, "group", dir, "enforce", terms.Enforce.String())
+	return mem, nil
+}
+
+// meterGuest begins to count a guest, and remembers what it had used before: that
+// is nobody's bill.
+func (m *Market) meterGuest(mem *member) error {
+	m.hw.Lock()
+	err := m.meter.Add(int(mem.slot), mem.group.Ref())
+	m.hw.Unlock()
+	if err == nil {
+		var c dispatch.Counters
+		if c, err = mem.group.Counters(); err == nil {
+			mem.base = c.CPU
+			return nil
+		}
+	}
+	return errors.Join(err, mem.group.Remove())
+}
+
+// reattach makes a guest of an earlier process one again.
+func (m *Market) reattach(mem *member, a *alive) error {
+	e, ok := m.enforcer.(dispatch.Keeper)
+	if !ok {
+		return errNoGroup
+	}
+	if !populated(a.Guest) {
+		return errNoGroup
+	}
+	group, err := e.Attach(int(mem.slot), a.Guest, a.Saved.Terms.Enforce != demon.EnforceOn)
+	if err != nil {
+		return err
+	}
+	mem.group, mem.guest, mem.base, mem.observed = group, a.Guest, a.Base, a.Saved.Terms.Enforce != demon.EnforceOn
+	return nil
+}
+
+// Attach implements MarketService.
+func (s service) Attach(ctx context.Context, req *v1.AttachRequest) (*v1.AttachResponse, error) {
+	a, err := s.actor(ctx)
+	if err == nil {
+		err = a.outside("attach groups")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !s.m.durable() {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("groups that others made are attached by a daemon alone: start one with maxwell daemon"))
+	}
+	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.AttachResponse, error) {
+		dir, err := s.m.groupOf(req)
+		if err == nil {
+			err = a.governs(dir)
+		}
+		if err != nil {
+			return nil, refused(err)
+		}
+		return s.m.attachAsked(ctx, a, dir, req)
+	})
+}
+
+// governs refuses a group that is not a's to govern: an admin's are all, a user's
+// those that were handed to him.
+func (a actor) governs(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return &demon.Refusal{What: "group", Reason: "it is not there any more"}
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); a.admin || ok && st.Uid == a.uid {
+		return nil
+	}
+	return connect.NewError(connect.CodePermissionDenied, errors.New("this group is not yours; an admin may attach it"))
+}
+
+func (m *Market) attachAsked(ctx context.Context, a actor, dir string, req *v1.AttachRequest) (*v1.AttachResponse, error) {
+	path := strings.TrimPrefix(dir, m.unified.Mount)
+	ask := req.GetTerms()
+	if ask == nil {
+		ask = &v1.AdmitRequest{}
+	}
+	if ask.GetName() == "" {
+		ask.Name = m.freeName(fleet.NameFor(strings.TrimSuffix(strings.TrimSuffix(filepath.Base(dir), ".slice"), ".scope")))
+	}
+	if err := checkTerms(ask); err != nil {
+		return nil, refused(err)
+	}
+	ask.Command = []string{path}
+	terms := admission(ask)
+	terms.Enforce = daemonEnforce(m.settings.Daemon.Config.Enforce)
+	if word := req.GetEnforce(); word != "" {
+		var ok bool
+		if terms.Enforce, ok = demon.ParseEnforce(word); !ok {
+			return nil, refused(&demon.Refusal{What: "enforce", Reason: fmt.Sprintf("%q: write observe, warn or on", word)})
+		}
+	}
+	mem, err := m.attach(dir, ask, terms, a.uid, "attach")
+	if err != nil {
+		if _, ok := errors.AsType[*cgroup.GuestError](err); ok {
+			err = connect.NewError(connect.CodeFailedPrecondition, err)
+		}
+		return nil, refused(err)
+	}
+	if err := m.settled(ctx); err != nil {
+		return nil, err
+	}
+	return &v1.AttachResponse{Name: mem.name, Cgroup: path, Enforce: terms.Enforce.String()}, nil
+}
+
+// daemonEnforce is a configured mode as the demon names it.
+func daemonEnforce(e config.Enforce) demon.Enforce {
+	switch e {
+	case config.On:
+		return demon.EnforceOn
+	case config.Warn:
+		return demon.EnforceWarn
+	default:
+		return demon.EnforceObserve
+	}
+}
+
+// groupOf finds the directory that a request means.
+func (m *Market) groupOf(req *v1.AttachRequest) (string, error) {
+	if m.unified.Mount == "" {
+		return "", &demon.Refusal{What: "group", Reason: "this machine has no cgroup v2"}
+	}
+	switch g := req.GetGroup().(type) {
+	case *v1.AttachRequest_Pid:
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(int(g.Pid)) + "/cgroup")
+		if err != nil {
+			return "", &demon.Refusal{What: "pid", Reason: fmt.Sprintf("no process %d", g.Pid)}
+		}
+		of, err := host.ParseMembership(text)
+		if err != nil {
+			return "", err
+		}
+		dir, ok := m.unified.Dir(of.V2)
+		if !ok {
+			return "", &demon.Refusal{What: "pid", Reason: fmt.Sprintf("the group of process %d is outside of this machine's view", g.Pid)}
+		}
+		return dir, nil
+	case *v1.AttachRequest_Cgroup:
+		path := strings.TrimPrefix(g.Cgroup, m.unified.Mount)
+		dir := filepath.Join(m.unified.Mount, filepath.Join("/", path)) // never above the mount
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() || strings.ContainsAny(path, "\x00\n") {
+			return "", &demon.Refusal{What: "cgroup", Reason: fmt.Sprintf("%q: no such group below %s", g.Cgroup, m.unified.Mount)}
+		}
+		return dir, nil
+	case *v1.AttachRequest_Container:
+		return m.containerDir(g.Container)
+	}
+	return "", &demon.Refusal{What: "group", Reason: "name a process, a cgroup or a container"}
+}
+
+// containerDir finds the group of the only container whose id begins so.
+func (m *Market) containerDir(id string) (string, error) {
+	if len(id) < 4 || strings.Trim(id, "0123456789abcdef") != "" {
+		return "", &demon.Refusal{What: "container", Reason: fmt.Sprintf("%q: write at least 4 hexadecimal digits of its id", id)}
+	}
+	var found []string
+	_ = filepath.WalkDir(m.unified.Mount, func(dir string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return nil //nolint:nilerr // it has just gone
+		}
+		path := strings.TrimPrefix(dir, m.unified.Mount)
+		if strings.Count(path, "/") > surveyDeep {
+			return fs.SkipDir
+		}
+		if have, ok := config.ContainerOf(path); ok {
+			if strings.HasPrefix(have, id) {
+				found = append(found, dir)
+			}
+			return fs.SkipDir
+		}
+		return nil
+	})
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return "", &demon.Refusal{What: "container", Reason: fmt.Sprintf("no container %q has a group here", id)}
+	}
+	return "", &demon.Refusal{What: "container", Reason: fmt.Sprintf("%d containers begin with %q; write more of the id", len(found), id)}
+}
+
+// Detach implements MarketService.
+func (s service) Detach(ctx context.Context, req *v1.DetachRequest) (*v1.DetachResponse, error) {
+	a, err := s.actor(ctx)
+	if err == nil {
+		err = a.outside("detach groups")
+	}
+	if err != nil {
+		return nil, err
+	}
+	mem, err := s.visible(a, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	if mem.guest == "" {
+		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s was started by Maxwell; maxwell stop %s ends it", mem.name, mem.name))
+	}
+	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.DetachResponse, error) {
+		if err := s.m.release(ctx, mem); err != nil {
+			return nil, err
+		}
+		return &v1.DetachResponse{Workload: s.m.lastStatement(mem)}, nil
+	})
+}
+
+// release lets a guest go, as if it had ended.
+func (m *Market) release(ctx context.Context, mem *member) error {
+	m.mu.Lock()
+	m.released[mem.guest] = true
+	m.mu.Unlock()
+	m.loop.do(func() {
+		mem.released = true
+		if m.loop.has(mem) {
+			m.loop.demon.Gone(mem.slot, false)
+		}
+		m.loop.hurry = true
+	})
+	select {
+	case <-mem.buried:
+		return m.settled(ctx)
+	case <-m.done:
+		return errClosing
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// bound puts the terms of a client's workload within those of the rule for its user,
+// and says which one it is that they exceed. Admins bound themselves.
+func (m *Market) bound(uid uint32, a *demon.Admission) error {
+	if m.admin(uid) {
+		return nil
+	}
+	rule, _ := m.settings.Daemon.Config.Match(m.users.subject(uid))
+	w := &rule.Wallet
+	over := func(what, most string) error {
+		return &demon.Refusal{What: what, Reason: fmt.Sprintf("the rule for you allows at most %s; ask an admin of this machine for more", most)}
+	}
+	switch {
+	case w.Cores > 0 && a.Cores > w.Cores:
+		return over("cores", w.Cores.String())
+	case w.Memory > 0 && a.Memory > w.Memory:
+		return over("memory", w.Memory.String())
+	case w.Pids > 0 && a.Pids > w.Pids:
+		return over("pids", strconv.FormatInt(w.Pids, 10))
+	case w.MaxBid > 0 && (a.Bid > w.MaxBid || a.Auto && a.MaxBid > w.MaxBid):
+		return over("bid", w.MaxBid.String())
+	}
+	if a.Cores == 0 {
+		a.Cores = w.Cores
+	}
+	if a.Memory == 0 {
+		a.Memory = w.Memory
+	}
+	if a.Pids == 0 {
+		a.Pids = w.Pids
+	}
+	if a.MaxBid == 0 {
+		a.MaxBid = w.MaxBid
+	}
+	return nil
+}
+
+// users remembers for a while what the machine knows of its users: a directory
+// service may take its time.
+type users struct {
+	mu    sync.Mutex
+	known map[uint32]known
+}
+
+type known struct {
+	subject config.Subject
+	until   time.Time
+}
+
+const userKnown = time.Minute
+
+func (u *users) subject(uid uint32) config.Subject {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if k, ok := u.known[uid]; ok && time.Now().Before(k.until) {
+		return k.subject
+	}
+	if u.known == nil || len(u.known) > 1000 {
+		u.known = make(map[uint32]known)
+	}
+	s := withUser(config.Subject{}, uid)
+	u.known[uid] = known{s, time.Now().Add(userKnown)}
+	return s
+}
+
+// guestLives is whether somebody is in a guest's group, asked from time to time.
+func (mem *member) guestLives(now unit.Instant) bool {
+	if mem.released || mem.gone {
+		return false
+	}
+	if now < mem.askAt {
+		return true
+	}
+	mem.askAt = now + guestEvery
+	alive, err := mem.group.Populated()
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, fs.ErrNotExist) && !host.Gone(err) {
+		return true // not known: it is asked again
+	}
+	mem.gone = err != nil || !alive
+	return !mem.gone
+}
