@@ -45,6 +45,7 @@ var layers = map[string][]string{
 	"internal/api":                             {"internal/api/maxwell/v1", "internal/api/maxwell/v1/maxwellv1connect", "internal/host", "unit"},
 	"internal/api/maxwell/v1":                  {},
 	"internal/api/maxwell/v1/maxwellv1connect": {"internal/api/maxwell/v1"},
+	"internal/api/metrics":                     {"internal/api/maxwell/v1", "internal/report"},
 	"internal/sim":                             {"unit", "physics", "price", "market", "ledger", "apoptosis", "demon"},
 
 	"internal/node": {anything},
@@ -87,6 +88,7 @@ var external = map[string][]string{
 	"github.com/goccy/go-yaml":     {"internal/strict"},
 	"github.com/coreos/go-systemd": {"cmd"},
 	"charm.land/bubbletea":         {"internal/tui"},
+	"github.com/prometheus":        {"internal/api/metrics"},
 }
 
 var testModules = []string{"pgregory.net/rapid", "github.com/google/go-cmp/cmp", "github.com/google/btree"}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"time"
 
@@ -138,10 +139,8 @@ func (c *Client) Wait(ctx context.Context, name string) (Workload, error) {
 }
 
 func checkMoney(what string, amount unit.Credits, names ...string) error {
-	for _, name := range names {
-		if name == "" {
-			return invalid(what, "no workload named", "name one; List has them")
-		}
+	if slices.Contains(names, "") {
+		return invalid(what, "no workload named", "name one; List has them")
 	}
 	if amount <= 0 {
 		return invalid(what, "the amount is not above zero", "unit.DollarJoule is 1 $J")
