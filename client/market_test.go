@@ -26,6 +26,7 @@ type stub struct {
 
 	mu        sync.Mutex
 	self      *v1.SelfResponse
+	onSelf    func()           // before each answer of Self
 	wallets   map[string]int64 // micro-$J
 	bids      map[string]*v1.SetBidRequest
 	stopped   map[string]bool // to whether it was at once
@@ -170,6 +171,9 @@ func (s *stub) Self(context.Context, *v1.SelfRequest) (*v1.SelfResponse, error) 
 	defer s.mu.Unlock()
 	if s.refuse != nil {
 		return nil, s.refuse
+	}
+	if s.onSelf != nil {
+		s.onSelf()
 	}
 	return s.self, nil
 }
