@@ -16,8 +16,9 @@ type Query struct {
 }
 
 // Events yields what happens to the caller's workloads, oldest first. It ends
-// with the context or the market, and after an error. Over a break of the
-// connection it goes on where it was; an event is not yielded twice.
+// with the context, and after an error, which is Unavailable when the market is
+// gone. Over a break of the connection it goes on where it was; an event is not
+// yielded twice.
 //
 //	for e, err := range c.Events(ctx, client.Query{}) {
 //		if err != nil {
