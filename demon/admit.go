@@ -275,6 +275,34 @@ func (d *Demon) SetBid(slot int32, bid unit.Price) error {
 	return d.pace(w, d.now)
 }
 
+// SetAuto lets the market bid for slot from the next tick on, up to most; 0 = as it
+// was, or the usual ceiling. It needs a budget to pace.
+func (d *Demon) SetAuto(slot int32, most unit.Price) error {
+	w := d.at(slot)
+	if w == nil || w.dead {
+		return &Refusal{What: "name", Reason: "it is dead"}
+	}
+	if most < 0 {
+		return &Refusal{What: "bid", Reason: "give a positive ceiling, like 8x"}
+	}
+	before := w.ask
+	w.ask.Auto = true
+	if most > 0 {
+		w.ask.MaxBid = most
+	}
+	if w.ask.MaxBid == 0 {
+		w.ask.MaxBid = max(defaultMax, w.ask.Bid)
+	}
+	if w.ask.Horizon == 0 && w.ask.Rate == 0 {
+		w.ask.Horizon = autoHorizon
+	}
+	if err := d.pace(w, d.now); err != nil {
+		w.ask = before
+		return err
+	}
+	return nil
+}
+
 // Abandon buries and releases a workload that was admitted but for which
 // nothing could be made on the machine.
 func (d *Demon) Abandon(slot int32) {

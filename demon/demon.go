@@ -30,6 +30,9 @@ const (
 	HighestAuto = unit.Price(8000) // 8x, the ceiling of --bid auto
 )
 
+// autoHorizon is how long a budget is to last where nobody says.
+const autoHorizon = time.Hour
+
 // workload is one wallet and what it has done. Times and sums are cumulative.
 type workload struct {
 	slot int32

@@ -45,6 +45,8 @@ type Line struct {
 	Price    unit.Price // of its last core-second
 	Power    unit.Microwatts
 	CoresNow unit.MilliCores
+	Auto     bool       // the market bids
+	MaxBid   unit.Price // of Auto
 	Refusal  market.Refusal
 	Alive    time.Duration
 
@@ -121,7 +123,7 @@ func (d *Demon) line(w *workload) Line {
 		Deposit: p.deposit, Balance: p.balance, Loss: p.loss,
 		Energy: w.energy, CPU: w.run, Wait: w.wait, Erased: w.erased, Metered: w.hasErased,
 		Peak: w.usage.PeakMemory, Work: w.work,
-		Bid:   price.Multiple(w.bid, d.base()),
+		Bid: price.Multiple(w.bid, d.base()), Auto: w.ask.Auto, MaxBid: w.ask.MaxBid,
 		Price: price.Multiple(w.unitPrice, d.base()), Power: perSecond(d.scratch.joules[w.slot], d.length),
 		CoresNow: unit.MilliCores(unit.MulDiv(int64(w.ran), 1000, int64(d.length))),
 		Refusal:  w.last.Refusal, Alive: max(0, time.Duration(until-w.admitted)),

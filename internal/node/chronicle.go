@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // chronicle is what the market remembers of what happened, for those who ask
@@ -377,10 +379,26 @@ func (s service) Explain(ctx context.Context, req *v1.ExplainRequest) (*v1.Expla
 	if !known {
 		return nil, noSuch(req.GetName())
 	}
+	needed := x.Needed
+	if !a.admin { // what others bid is theirs: told as coarsely as it is of use
+		needed = coarse(needed)
+	}
+	if mem.observed {
+		x.Verdict = demon.VerdictObserved
+	}
 	return &v1.ExplainResponse{
 		Verdict: x.Verdict.String(), Workload: s.m.workload(&line, mem), Price: s.m.view().GetPrice(),
-		WantedMilli: int64(x.Wanted), GotMilli: int64(x.Got), NeededBidMilli: int64(x.Needed), Rank: int32(x.Rank), Ranked: int32(x.Ranked),
+		WantedMilli: int64(x.Wanted), GotMilli: int64(x.Got), NeededBidMilli: int64(needed), Rank: int32(x.Rank), Ranked: int32(x.Ranked),
 		ReserveMilli: int64(x.Reserve), LastsNs: int64(x.Lasts), PacedUcreditsPerS: int64(x.Paced),
 		SupplyMilli: int64(x.Supply), OthersMilli: int64(x.Others),
 	}, nil
+}
+
+// coarse rounds a price up to a quarter of an octave of 1x.
+func coarse(p unit.Price) unit.Price {
+	if p <= 0 {
+		return p
+	}
+	steps := math.Ceil(4*math.Log2(float64(p)/1000) - 1e-9)
+	return unit.Price(math.Ceil(1000 * math.Exp2(steps/4)))
 }

@@ -120,6 +120,9 @@ func (m *Market) workload(l *demon.Line, mem *member) *v1.Workload {
 		PowerUw: int64(l.Power), CoresNowMilli: int64(l.CoresNow), LossUcredits: int64(l.Loss),
 		AliveNs: int64(l.Alive), Refusal: refusalWords[l.Refusal],
 	}
+	if out.Auto = l.Auto; l.Auto {
+		out.MaxBidMilli = int64(l.MaxBid)
+	}
 	if l.Enforce != demon.EnforceOn {
 		out.Enforce = l.Enforce.String()
 		if l.WouldHave.Reason != apoptosis.None {
@@ -151,7 +154,6 @@ func (mem *member) describe(out *v1.Workload) {
 		out.EndedWallNs = out.AdmittedWallNs + out.AliveNs
 		out.SpotPeakMilli = mem.spotPeakMilli
 	}
-	out.Auto, out.MaxBidMilli = r.GetAuto(), r.GetMaxBidMilli()
 	out.RateUcreditsPerS, out.HorizonNs = r.GetRateUcreditsPerS(), r.GetHorizonNs()
 	out.CoresMilli, out.MaxCpuNs, out.MaxEnergyUj = r.GetCoresMilli(), r.GetMaxCpuNs(), r.GetMaxEnergyUj()
 	out.Guest = mem.guest

@@ -11,13 +11,16 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	"github.com/maxwell-hypervisor/maxwell/internal/api"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
+	"github.com/maxwell-hypervisor/maxwell/internal/api/metrics"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
@@ -60,6 +63,12 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 		m.shutdownOnce()
 		return err
 	}
+	gauges, err := m.measure()
+	if err != nil {
+		ready(err)
+		m.handOver()
+		return err
+	}
 	ready(nil)
 	m.wait(ctx)
 	m.log.Info("market closed", "epochs", m.loop.ticks.Load())
@@ -67,7 +76,10 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	_ = os.Remove(socket)
 	bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	return server.Shutdown(bye)
+	if gauges != nil {
+		err = gauges.Shutdown(bye)
+	}
+	return errors.Join(err, server.Shutdown(bye))
 }
 
 // socket is where the market listens.
@@ -259,9 +271,58 @@ func (m *Market) listen(path string) (*http.Server, error) {
 	}
 	mux := http.NewServeMux()
 	// No compression: both ends are on this machine.
-	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m: m}, connect.WithCompression("gzip", nil, nil)))
+	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m: m}, connect.WithCompression("gzip", nil, nil),
+		connect.WithInterceptors(remedies())))
 	server := api.Server(m.deadly(mux))
 	m.spawn("api", func() { m.serve(server, l) })
+	return server, nil
+}
+
+// remedyHeader carries the part of an error's text that says what to do.
+const remedyHeader = "Maxwell-Remedy"
+
+// remedies sends what an error's text says to do in a header of its own too, for
+// programs: texts are "what is wrong; what to do".
+func remedies() connect.UnaryInterceptorFunc {
+	return func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			out, err := next(ctx, req)
+			if c, ok := errors.AsType[*connect.Error](err); ok {
+				if _, remedy, found := strings.Cut(c.Message(), "; "); found && printable(remedy) {
+					c.Meta().Set(remedyHeader, remedy)
+				}
+			}
+			return out, err
+		}
+	}
+}
+
+// printable reports whether a text may be a header's.
+func printable(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// measure serves the metrics at the address that the configuration names. They are
+// the operator's: they name every workload.
+func (m *Market) measure() (*http.Server, error) {
+	if !m.durable() || m.settings.Daemon.Config.Metrics.Listen.Network == "" {
+		return nil, nil
+	}
+	at := m.settings.Daemon.Config.Metrics.Listen
+	var l net.Listener
+	var err error
+	if at.Network == "unix" {
+		l, err = api.Listen(at.Text, api.Access{})
+	} else {
+		l, err = net.Listen(at.Network, at.Text)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("metrics.listen: %w", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics.Handler(func(context.Context) (*v1.Snapshot, error) { return m.view(), nil }))
+	server := api.Server(m.deadly(mux))
+	m.spawn("metrics", func() { m.serve(server, l) })
 	return server, nil
 }
 

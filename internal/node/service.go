@@ -464,7 +464,7 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 	if err != nil {
 		return nil, err
 	}
-	if most := mem.highest(); a.self != nil && unit.Price(req.GetBidMilli()) > most {
+	if most := mem.highest(); a.self != nil && max(unit.Price(req.GetBidMilli()), unit.Price(req.GetMaxBidMilli())) > most {
 		return nil, connect.NewError(connect.CodePermissionDenied,
 			fmt.Errorf("a workload bids at most the %v that it was started with; ask whoever started it", most))
 	}
@@ -472,14 +472,26 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 		if err := l.still(mem); err != nil {
 			return nil, err
 		}
-		if err := l.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli())); err != nil {
+		if err := l.setBid(mem, req); err != nil {
 			return nil, err
 		}
 		line, _ := l.demon.LineOf(mem.slot)
 		out := s.m.workload(&line, mem)
-		out.BidMilli = req.GetBidMilli() // the line has the one of the running epoch
+		if !req.GetAuto() {
+			out.BidMilli = req.GetBidMilli() // the line has the one of the running epoch
+		}
+		out.Auto, out.MaxBidMilli = req.GetAuto(), req.GetMaxBidMilli()
 		return &v1.SetBidResponse{Workload: out}, nil
 	})
+}
+
+// setBid changes what a workload bids, or lets the market bid for it. Called on the
+// loop's thread.
+func (l *loop) setBid(mem *member, req *v1.SetBidRequest) error {
+	if req.GetAuto() {
+		return l.demon.SetAuto(mem.slot, unit.Price(req.GetMaxBidMilli()))
+	}
+	return l.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli()))
 }
 
 // still refuses what is asked of a workload that is gone meanwhile. Called on the
