@@ -301,10 +301,10 @@ var situations = []situation{
 		name: "watts", cores: 4000, change: func(c *Config) { c.Watts = 20_000_000 },
 		act: func(t *testing.T, c *town) int32 {
 			slot := c.move(t, rich("a", 2000), 4000)
-			c.days(20)
+			c.days(60)
 			return slot
 		},
-		want: Explanation{Verdict: VerdictWatts, Wanted: 4000, Got: 2000, Rank: 1, Ranked: 1, Supply: 2000, Lasts: 1},
+		want: Explanation{Verdict: VerdictWatts, Wanted: 4000, Got: 2000, Rank: 1, Ranked: 1, Supply: 4000, Lasts: 1},
 	},
 	{
 		name: "idle", cores: 1000, act: func(t *testing.T, c *town) int32 {

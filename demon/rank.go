@@ -27,14 +27,15 @@ func (d *Demon) offer(length time.Duration) unit.CoreTime {
 }
 
 // quote learns the market's real share of the configured cores. While demand
-// is unmet, what was used is what there was; otherwise the share recovers.
+// is unmet, what was used is what there was; otherwise the share recovers. Where
+// watts are sold, demand is unmet for want of watts, which says nothing of cores.
 // A quarter of the distance an epoch: three epochs of a strange reading move
 // it by half, a real change is followed within half a second.
 func (d *Demon) quote(o market.Outcome, elapsed time.Duration) {
 	full := d.configured(elapsed)
 	unmet := o.Demand - o.Used
 	seen := unit.One
-	if unmet > full/50 && full > 0 {
+	if unmet > full/50 && full > 0 && d.unitNow != market.Watts {
 		seen = min(unit.One, unit.PPM(unit.MulDiv(int64(o.Used), int64(unit.One), int64(full))))
 	}
 	d.share = max(d.share+(seen-d.share)/4, unit.One/100)
