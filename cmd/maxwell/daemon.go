@@ -140,6 +140,9 @@ func daemonSettings(c *config.Config) (node.Settings, error) {
 		Quantum: c.EnergyQuantum, Notify: tellSystemd, Pulse: interval / 2,
 		KeepReceipts: c.Keep.Receipts, KeepEvents: c.Keep.Events,
 	}
+	if t := c.TCP; t.Listen.Network != "" {
+		s.Daemon.Remote = &api.Remote{Listen: t.Listen.Text, Cert: t.Cert, Key: t.Key, ClientCA: t.ClientCA}
+	}
 	return s, nil
 }
 

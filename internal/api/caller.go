@@ -15,11 +15,13 @@ import (
 
 // Caller is who is at the other end of a connection, as the kernel recorded it
 // when the connection was made. Whoever holds the descriptor later speaks for
-// that process: a connection cannot be lent to gain authority.
+// that process: a connection cannot be lent to gain authority, only to give one's
+// own away.
 type Caller struct {
 	UID, GID uint32
 	PID      int
 	Group    string // its cgroup2 group, as /proc/PID/cgroup prints it; "" where there is none
+	Remote   bool   // on another machine: UID is its certificate's, the rest is not known
 }
 
 // ErrNoCaller says that the process at the other end cannot be told: it ended
@@ -52,7 +54,7 @@ func withCaller(ctx context.Context, c net.Conn) context.Context {
 // identify asks the kernel who made the connection. The process is pinned by a
 // descriptor while its group is read: its number might be another's by then.
 func identify(c net.Conn) (Caller, error) {
-	u, ok := c.(*net.UnixConn)
+	u, ok := bare(c).(*net.UnixConn)
 	if !ok {
 		return Caller{}, ErrNoCaller
 	}

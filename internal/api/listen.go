@@ -1,12 +1,13 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -100,22 +101,79 @@ func peer(c net.Conn) (uint32, error) {
 	return cred.Uid, nil
 }
 
-// maxStreams is how many calls one client may have open: a fleet of 10,000
+// maxStreams is how many calls one trusted client may have open: a fleet of 10,000
 // waits for each of its workloads.
 const maxStreams = 1 << 17
 
 // maxHeader bounds a request's header: no honest one has more.
 const maxHeader = 16 << 10
 
-// Server serves h over HTTP/1.1 (curl) and unencrypted HTTP/2 (clients). A
-// handler finds who called with CallerOf.
-func Server(h http.Handler) *http.Server {
+// Service serves the API to callers of two kinds: those that could do anything to
+// the market anyway (trusted), and others, who are held to bounds.
+type Service struct {
+	trusted func(uid uint32) bool
+	gate    gate
+	servers [2]*http.Server // for the trusted, for others
+}
+
+// NewService serves h over HTTP/1.1 (curl) and unencrypted HTTP/2 (clients). A
+// handler finds who called with CallerOf. What net/http has to say goes to log.
+func NewService(h http.Handler, trusted func(uid uint32) bool, log *slog.Logger) *Service {
+	s := &Service{trusted: trusted}
+	s.servers[0] = server(h, maxStreams, log)
+	s.servers[1] = server(s.gate.bound(h), othersStreams, log)
+	s.servers[1].IdleTimeout = idlePatience
+	return s
+}
+
+// server is one of net/http. What goes wrong on a line is its caller's affair: it is
+// logged for those who look for it.
+func server(h http.Handler, streams int, log *slog.Logger) *http.Server {
 	s := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, Protocols: new(http.Protocols), MaxHeaderBytes: maxHeader,
-		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: maxStreams},
-		ConnContext: withCaller,
+		Handler: within(h), ReadHeaderTimeout: headerPatience, Protocols: new(http.Protocols), MaxHeaderBytes: maxHeader,
+		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: streams},
+		ConnContext: withCaller, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
 	return s
+}
+
+// within bounds the bodies of requests, whatever they are for.
+func within(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, MaxRequest)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// Serve accepts connections until Shutdown, or until l fails.
+func (s *Service) Serve(l net.Listener) error {
+	halls := [2]*hall{newHall(l.Addr()), newHall(l.Addr())}
+	ends := make(chan error, len(halls)+1)
+	for i, server := range s.servers { // owner: Serve; end: Shutdown, or the hall is closed below
+		server.RegisterOnShutdown(func() { _ = l.Close() })
+		go func() { ends <- server.Serve(halls[i]) }()
+	}
+	go func() { ends <- s.sort(l, halls[0], halls[1]) }()
+	err := <-ends
+	_ = l.Close()
+	for _, h := range halls {
+		_ = h.Close()
+	}
+	for range halls {
+		if end := <-ends; errors.Is(end, http.ErrServerClosed) {
+			err = end
+		}
+	}
+	return err
+}
+
+// Shutdown lets the calls that run come to their end, and accepts no more.
+func (s *Service) Shutdown(ctx context.Context) error {
+	ends := make(chan error, len(s.servers))
+	for _, server := range s.servers { // owner: this call, which waits for them
+		go func() { ends <- server.Shutdown(ctx) }()
+	}
+	return errors.Join(<-ends, <-ends)
 }

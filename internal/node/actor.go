@@ -18,6 +18,7 @@ import (
 type actor struct {
 	uid   uint32
 	admin bool    // may act for everybody
+	far   bool    // calls from another machine
 	self  *member // from inside a workload: that one, and nobody else
 }
 
@@ -26,6 +27,10 @@ func (s service) actor(ctx context.Context) (actor, error) {
 	c, err := api.CallerOf(ctx)
 	if err != nil {
 		return actor{}, connect.NewError(connect.CodeUnauthenticated, err)
+	}
+	if c.Remote {
+		// A certificate makes nobody root: only who is named may act for others.
+		return actor{uid: c.UID, admin: s.m.named(c.UID), far: true}, nil
 	}
 	a := actor{uid: c.UID, admin: s.m.admin(c.UID)}
 	inside, mem := s.m.roomOf(c.Group)
@@ -40,11 +45,12 @@ func (s service) actor(ctx context.Context) (actor, error) {
 
 // admin reports whether a user may act for everybody: root, whoever the market
 // runs as, and those that the configuration names.
-func (m *Market) admin(uid uint32) bool {
-	if d := m.settings.Daemon; d != nil && d.Admin != nil && d.Admin(uid) {
-		return true
-	}
-	return uid == 0 || uid == m.uid
+func (m *Market) admin(uid uint32) bool { return uid == 0 || uid == m.uid || m.named(uid) }
+
+// named reports whether the configuration names a user as an admin.
+func (m *Market) named(uid uint32) bool {
+	d := m.settings.Daemon
+	return d != nil && d.Admin != nil && d.Admin(uid)
 }
 
 // may reports whether a may read and change mem. It is asked again where the
@@ -63,6 +69,16 @@ func (a actor) outside(what string) error {
 	}
 	return connect.NewError(connect.CodePermissionDenied,
 		fmt.Errorf("a workload cannot %s: it lives on the wallet of %s; do it outside of it", what, a.self.name))
+}
+
+// here refuses what is done by starting processes: from another machine there are
+// none to start.
+func (a actor) here() error {
+	if !a.far {
+		return nil
+	}
+	return connect.NewError(connect.CodePermissionDenied,
+		errors.New("a session starts processes, and is for callers on the market's own machine; call without a token"))
 }
 
 // roomOf finds the workload in whose group a process is, by the group's path.

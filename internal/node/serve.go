@@ -57,17 +57,20 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 		"meter", m.meter.Describe().Detail, "energy", m.sensor.Describe().Source.String(), "watts_per_core", m.sensor.Describe().Reference.String())
 	m.start()
 	socket := m.socket(dir)
-	server, err := m.listen(socket)
+	servers, err := m.listen(socket)
 	if err != nil {
 		ready(err)
-		m.shutdownOnce()
+		m.breakOff()
 		return err
 	}
 	gauges, err := m.measure()
 	if err != nil {
 		ready(err)
-		m.handOver()
+		m.breakOff()
 		return err
+	}
+	if gauges != nil {
+		servers = append(servers, gauges)
 	}
 	ready(nil)
 	m.wait(ctx)
@@ -76,10 +79,19 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	_ = os.Remove(socket)
 	bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	if gauges != nil {
-		err = gauges.Shutdown(bye)
+	for _, s := range servers {
+		err = errors.Join(err, s.Shutdown(bye))
 	}
-	return errors.Join(err, server.Shutdown(bye))
+	return err
+}
+
+// breakOff ends a market that cannot be called. A daemon's workloads live on.
+func (m *Market) breakOff() {
+	if m.durable() {
+		m.handOver()
+		return
+	}
+	m.shutdownOnce()
 }
 
 // socket is where the market listens.
@@ -259,24 +271,53 @@ func (m *Market) seed() [2]uint64 {
 	return [2]uint64{binary.LittleEndian.Uint64(raw[:8]), binary.LittleEndian.Uint64(raw[8:])}
 }
 
-// listen serves the API on the socket.
-func (m *Market) listen(path string) (*http.Server, error) {
+// server is one way in to the API.
+type server interface {
+	Serve(l net.Listener) error
+	Shutdown(ctx context.Context) error
+}
+
+// listen serves the API on the socket and, where a daemon is told to, to other
+// machines.
+func (m *Market) listen(path string) (servers []server, err error) {
 	var who api.Access
+	var remote *api.Remote
 	if m.durable() {
-		who = m.settings.Daemon.Access
+		who, remote = m.settings.Daemon.Access, m.settings.Daemon.Remote
 	}
 	l, err := api.Listen(path, who)
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	// No compression: both ends are on this machine.
-	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m: m}, connect.WithCompression("gzip", nil, nil),
-		connect.WithInterceptors(remedies())))
-	server := api.Server(m.deadly(mux))
-	m.spawn("api", func() { m.serve(server, l) })
-	return server, nil
+	h := m.deadly(m.handler())
+	local := api.NewService(h, m.trusted, m.log)
+	servers = append(servers, local)
+	if remote != nil {
+		far, err := api.ListenRemote(*remote)
+		if err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+		away := api.NewRemoteService(h, m.log)
+		servers = append(servers, away)
+		m.log.Info("other machines may call", "address", far.Addr().String())
+		m.spawn("api for other machines", func() { m.serve(away, far) })
+	}
+	m.spawn("api", func() { m.serve(local, l) })
+	return servers, nil
 }
+
+// handler answers the API's calls.
+func (m *Market) handler() http.Handler {
+	mux := http.NewServeMux()
+	// No compression: both ends are on this machine, and nothing is to be unpacked.
+	mux.Handle(maxwellv1connect.NewMarketServiceHandler(service{m: m},
+		connect.WithCompression("gzip", nil, nil), connect.WithReadMaxBytes(api.MaxRequest), connect.WithInterceptors(remedies())))
+	return mux
+}
+
+// trusted are the users who are held to no bounds: whoever could end the market
+// anyway, and admins.
+func (m *Market) trusted(uid uint32) bool { return m.admin(uid) }
 
 // remedyHeader carries the part of an error's text that says what to do.
 const remedyHeader = "Maxwell-Remedy"
@@ -304,7 +345,7 @@ func printable(text string) bool {
 
 // measure serves the metrics at the address that the configuration names. They are
 // the operator's: they name every workload.
-func (m *Market) measure() (*http.Server, error) {
+func (m *Market) measure() (server, error) {
 	if !m.durable() || m.settings.Daemon.Config.Metrics.Listen.Network == "" {
 		return nil, nil
 	}
@@ -321,9 +362,9 @@ func (m *Market) measure() (*http.Server, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.Handler(func(context.Context) (*v1.Snapshot, error) { return m.view(), nil }))
-	server := api.Server(m.deadly(mux))
-	m.spawn("metrics", func() { m.serve(server, l) })
-	return server, nil
+	gauges := &http.Server{Handler: m.deadly(mux), ReadHeaderTimeout: 10 * time.Second}
+	m.spawn("metrics", func() { m.serve(gauges, l) })
+	return gauges, nil
 }
 
 // deadly lets a panic in a call end the process, as everywhere in the market:
@@ -337,7 +378,7 @@ func (m *Market) deadly(h http.Handler) http.Handler {
 }
 
 // serve accepts connections. Owner: Market; end: Shutdown.
-func (m *Market) serve(server *http.Server, l net.Listener) {
+func (m *Market) serve(server server, l net.Listener) {
 	if err := server.Serve(l); err != nil && !errors.Is(err, http.ErrServerClosed) {
 		m.fault("serve the API", err)
 	}

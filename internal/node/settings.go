@@ -42,6 +42,7 @@ type Daemon struct {
 	Journal string                // file of the books and of what runs; never empty
 	Socket  string                // where to listen; empty = in the runtime directory
 	Access  api.Access            // who may connect
+	Remote  *api.Remote           // the API for other machines; nil = not served
 	Admin   func(uid uint32) bool // further users that may act for everybody; nil = none
 	Pulse   time.Duration         // how often the service manager wants to hear that ticks go on; 0 = not
 	Quantum time.Duration         // how old what others see of energy is; at least 100 ms
