@@ -56,17 +56,33 @@ func (c *chronicle) add(uid uint32, e *v1.Event) {
 	}
 }
 
-// after returns what happened since number n, the number after it, and a channel
-// that is closed when more happens.
+// atOnce is how many events a watcher takes at a time: one that does not read on
+// holds no more of them, and finds what is older than the memory gone.
+const atOnce = 256
+
+// after returns what happened since number n, at most atOnce of it, the number after
+// that, and a channel that is closed when more happens; nil if more has.
 func (c *chronicle) after(n uint64) (list []happening, next uint64, news <-chan struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n = max(n, c.first)
-	list = slices.Clone(c.events[min(n-c.first, uint64(len(c.events))):])
+	n = min(max(n, c.first), c.first+uint64(len(c.events)))
+	rest := c.events[n-c.first:]
+	list = slices.Clone(rest[:min(len(rest), atOnce)])
+	next = n + uint64(len(list))
+	if len(list) < len(rest) {
+		return list, next, nil
+	}
 	if c.news == nil {
 		c.news = make(chan struct{})
 	}
-	return list, c.first + uint64(len(c.events)), c.news
+	return list, next, c.news
+}
+
+// last is the number of the next event.
+func (c *chronicle) last() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.first + uint64(len(c.events))
 }
 
 // buried notes a dead one.
@@ -104,6 +120,7 @@ func (m *Market) remember(mem *member) {
 	m.mu.Unlock()
 	m.vacate(mem)
 	m.chronicle.buried(mem)
+	m.changes.Add(1)
 }
 
 // quantum is how old what a caller without a session sees of the market may be:
@@ -120,24 +137,51 @@ func (m *Market) quantum() time.Duration {
 
 // glance is the market as callers without a session see it.
 type glance struct {
-	mu    sync.Mutex
-	taken time.Time
-	snap  *v1.Snapshot
+	mu      sync.Mutex
+	taken   time.Time
+	snap    *v1.Snapshot
+	changes uint64 // births and burials that it knows
+	caveat  string // without names
 }
 
-// view is the whole market, at most a quantum old. It is shared: read only.
+// view is the whole market: who lives, as of now, and what they used, at most a
+// quantum old. It is shared: read only.
 func (m *Market) view() *v1.Snapshot {
 	m.seen.mu.Lock()
 	defer m.seen.mu.Unlock()
-	if m.seen.snap != nil && time.Since(m.seen.taken) < m.quantum() {
+	changes := m.changes.Load()
+	recent := m.seen.snap != nil && time.Since(m.seen.taken) < m.quantum()
+	if recent && changes == m.seen.changes {
 		return m.seen.snap
 	}
-	take := func() { m.seen.snap = m.snapshotOf(func(*member) bool { return true }) }
+	var snap *v1.Snapshot
+	take := func() {
+		snap = m.snapshotOf(func(*member) bool { return true })
+		m.seen.caveat = m.caveat(m.enforcer.Describe(), nil)
+	}
 	if !m.loop.do(take) {
 		take()
 	}
-	m.seen.taken = time.Now()
-	return m.seen.snap
+	if recent {
+		snap = aged(snap, m.seen.snap)
+	} else {
+		m.seen.taken = time.Now()
+	}
+	m.seen.snap, m.seen.changes = snap, changes
+	return snap
+}
+
+// aged is a new look at who lives, with what an older one found of energy and money.
+func aged(snap, old *v1.Snapshot) *v1.Snapshot {
+	before := make(map[string]*v1.Workload)
+	for _, w := range old.GetWorkloads() {
+		before[w.GetId()] = w
+	}
+	out := &v1.Snapshot{Node: old.GetNode(), Price: old.GetPrice(), AtNs: old.GetAtNs(), Ledger: old.GetLedger()}
+	for _, w := range snap.GetWorkloads() {
+		out.Workloads = append(out.Workloads, blur(w, before[w.GetId()]))
+	}
+	return out
 }
 
 // seenBy is what a may see of the market: everything but others' workloads and
@@ -145,24 +189,27 @@ func (m *Market) view() *v1.Snapshot {
 func (m *Market) seenBy(a actor, dead bool) *v1.Snapshot {
 	all := m.view()
 	out := &v1.Snapshot{
-		Node: all.GetNode(), Price: all.GetPrice(), AtNs: all.GetAtNs(),
+		Node: m.publicNode(a, all), Price: all.GetPrice(), AtNs: all.GetAtNs(),
 		Ledger: &v1.Ledger{
 			MintedUcredits: all.GetLedger().GetMintedUcredits(), SumUcredits: all.GetLedger().GetSumUcredits(),
 			Accounts: maps.Clone(all.GetLedger().GetAccounts()),
 		},
 	}
-	mine := make(map[string]bool)
+	mine := make(map[string]bool) // by the name of who has it, or had it last
 	for _, w := range all.GetWorkloads() {
-		if !a.sees(w) {
-			continue
+		mine[w.GetName()] = a.sees(w)
+		if mine[w.GetName()] {
+			out.Workloads = append(out.Workloads, w)
 		}
-		mine[w.GetName()] = true
-		out.Workloads = append(out.Workloads, w)
 	}
 	if dead {
-		list := m.chronicle.graves(mostDead, a.may)
+		list := m.chronicle.graves(mostDead, func(mem *member) bool {
+			if _, known := mine[mem.name]; !known {
+				mine[mem.name] = a.may(mem)
+			}
+			return a.may(mem)
+		})
 		for _, mem := range slices.Backward(list) {
-			mine[mem.name] = true
 			out.Workloads = append(out.Workloads, m.lastStatement(mem))
 		}
 	}
@@ -231,19 +278,23 @@ func (s service) Watch(ctx context.Context, req *v1.WatchRequest, stream *connec
 			return err
 		}
 	}
-	list, next, news := s.m.chronicle.after(0)
+	next := uint64(0)
 	if req.GetSinceWallNs() == 0 {
-		list = nil
+		next = s.m.chronicle.last()
 	}
-	list = slices.DeleteFunc(list, func(h happening) bool { return h.e.GetWallNs() < req.GetSinceWallNs() })
 	for {
+		list, after, news := s.m.chronicle.after(next)
+		next = after
 		for _, h := range list {
-			if !a.hears(h) || req.GetName() != "" && h.e.GetWorkload() != req.GetName() {
+			if h.e.GetWallNs() < req.GetSinceWallNs() || !a.hears(h) || req.GetName() != "" && h.e.GetWorkload() != req.GetName() {
 				continue
 			}
-			if err := stream.Send(&v1.WatchResponse{Event: h.e}); err != nil {
+			if err := stream.Send(&v1.WatchResponse{Event: a.news(h.e)}); err != nil {
 				return err
 			}
+		}
+		if news == nil {
+			continue
 		}
 		if !req.GetFollow() {
 			return nil
@@ -255,7 +306,6 @@ func (s service) Watch(ctx context.Context, req *v1.WatchRequest, stream *connec
 			return errClosing
 		case <-news:
 		}
-		list, next, news = s.m.chronicle.after(next)
 	}
 }
 
@@ -273,10 +323,7 @@ func (s service) Receipts(ctx context.Context, req *v1.ReceiptsRequest) (*v1.Rec
 	if err != nil {
 		return nil, err
 	}
-	limit := int(req.GetLimit())
-	if limit <= 0 {
-		limit = 100
-	}
+	limit := orDefault(req.GetLimit(), mostListed)
 	name := req.GetName()
 	out := &v1.ReceiptsResponse{}
 	for _, mem := range s.m.chronicle.graves(limit, func(mem *member) bool {
@@ -297,24 +344,58 @@ func (s service) Postings(ctx context.Context, req *v1.PostingsRequest) (*v1.Pos
 		return nil, connect.NewError(connect.CodeFailedPrecondition,
 			errors.New("this market keeps no journal: start it with --journal FILE, or as maxwell daemon"))
 	}
-	q := journal.TransferQuery{Limit: int(req.GetLimit())}
-	if q.Limit <= 0 {
-		q.Limit = 100
+	most := mostListed
+	if a.fresh() {
+		most = math.MaxInt32
 	}
+	limit := orDefault(req.GetLimit(), most)
+	q := journal.TransferQuery{Limit: limit}
 	if q.Account, err = s.account(a, req.GetAccount()); err != nil {
 		return nil, err
+	}
+	var ids map[uint64]bool // nil: everybody's
+	if !a.fresh() {
+		q.Limit, ids = 0, s.lives(a, s.owner(a, req.GetAccount()))
 	}
 	out := &v1.PostingsResponse{}
 	for p, err := range s.m.keeper.store.Transfers(q) {
 		if err != nil {
 			return nil, connect.NewError(connect.CodeInternal, err)
 		}
+		if ids != nil && !ids[p.UserData] {
+			continue // of somebody else, who had the name before or has it now
+		}
 		out.Postings = append(out.Postings, &v1.Posting{
 			Seq: p.Seq, WallNs: p.Wall.UnixNano(), Debit: p.DebitName, Credit: p.CreditName,
 			AmountUcredits: int64(p.Amount), Purpose: p.Code.String(), Pending: p.Flags&ledger.Pending != 0,
 		})
+		if len(out.Postings) == limit {
+			break
+		}
 	}
 	return out, nil
+}
+
+// mostListed is the longest list that somebody gets who is no admin.
+const mostListed = 10_000
+
+// orDefault is the limit that a request asks for: 100 if it does not say.
+func orDefault(asked int32, most int) int {
+	if asked <= 0 {
+		return 100
+	}
+	return min(int(asked), most)
+}
+
+// owner is the workload that a name of an account is about.
+func (s service) owner(a actor, name string) string {
+	if name == "" && a.self != nil {
+		return a.self.name
+	}
+	if _, owner, personal := strings.Cut(name, ":"); personal {
+		return owner
+	}
+	return name
 }
 
 // account is the ledger's account that a caller means: a workload's wallet by its
@@ -367,31 +448,47 @@ func (s service) Explain(ctx context.Context, req *v1.ExplainRequest) (*v1.Expla
 		}
 		return &v1.ExplainResponse{Verdict: demon.VerdictDead.String(), Workload: s.m.lastStatement(mem), Price: s.m.view().GetPrice()}, nil
 	}
-	var x demon.Explanation
-	var line demon.Line
-	known := false
-	s.m.loop.do(func() {
-		if s.m.loop.has(mem) {
-			x, known = s.m.loop.demon.Explain(mem.slot)
-			line, _ = s.m.loop.demon.LineOf(mem.slot)
+	if !a.fresh() {
+		if out := s.m.recentlyExplained(mem); out != nil {
+			return out, nil
 		}
-	})
+	}
+	out, known := s.m.explain(a, mem)
 	if !known {
 		return nil, noSuch(req.GetName())
 	}
-	needed := x.Needed
+	if !a.fresh() {
+		out = s.m.rememberExplained(mem, out)
+	}
+	return out, nil
+}
+
+// explain says of a living workload what it gets and why.
+func (m *Market) explain(a actor, mem *member) (*v1.ExplainResponse, bool) {
+	var x demon.Explanation
+	var line demon.Line
+	known := false
+	m.loop.do(func() {
+		if m.loop.has(mem) {
+			x, known = m.loop.demon.Explain(mem.slot)
+			line, _ = m.loop.demon.LineOf(mem.slot)
+		}
+	})
+	if !known {
+		return nil, false
+	}
 	if !a.admin { // what others bid is theirs: told as coarsely as it is of use
-		needed = coarse(needed)
+		x.Needed = coarse(x.Needed)
 	}
 	if mem.observed {
 		x.Verdict = demon.VerdictObserved
 	}
 	return &v1.ExplainResponse{
-		Verdict: x.Verdict.String(), Workload: s.m.workload(&line, mem), Price: s.m.view().GetPrice(),
-		WantedMilli: int64(x.Wanted), GotMilli: int64(x.Got), NeededBidMilli: int64(needed), Rank: int32(x.Rank), Ranked: int32(x.Ranked),
+		Verdict: x.Verdict.String(), Workload: m.discreet(a, m.workload(&line, mem)), Price: m.view().GetPrice(),
+		WantedMilli: int64(x.Wanted), GotMilli: int64(x.Got), NeededBidMilli: int64(x.Needed), Rank: int32(x.Rank), Ranked: int32(x.Ranked),
 		ReserveMilli: int64(x.Reserve), LastsNs: int64(x.Lasts), PacedUcreditsPerS: int64(x.Paced),
 		SupplyMilli: int64(x.Supply), OthersMilli: int64(x.Others),
-	}, nil
+	}, true
 }
 
 // coarse rounds a price up to a quarter of an octave of 1x.

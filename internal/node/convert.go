@@ -221,6 +221,6 @@ func (m *Market) nodeOf(st *demon.Statement) *v1.Node {
 		IdleUj: int64(st.Books.Idle), UnattributedUj: int64(st.Books.Unattributed),
 		CoresMilli: int64(m.settings.Cores), WattsUw: int64(st.Watts), BudgetUw: int64(m.settings.Watts),
 		Meter: string(m.meter.Describe().Kind), SelfCpuNs: m.self.Load(), LateMaxNs: int64(m.loop.lateMax),
-		Caveat: m.caveat(about), LandauerPerGibUcredits: int64(m.landauer), SharePpm: int64(st.Share),
+		Caveat: m.caveat(about, m.loop.unheld), LandauerPerGibUcredits: int64(m.landauer), SharePpm: int64(st.Share),
 	}
 }

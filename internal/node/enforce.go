@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -164,6 +166,21 @@ func (m *Market) enforceBySignal(dir string, roots host.Roots) error {
 	return nil
 }
 
+// owns reports whether a process is one that a user may have metered as its own:
+// a market of root must not be told of anybody's. A process that has ended is
+// nobody's, and costs nothing.
+func (m *Market) owns(uid uint32, pid int) bool {
+	if _, tracks := m.meter.(meter.Tracker); !tracks || pid <= 0 || m.admin(uid) {
+		return true
+	}
+	info, err := os.Stat("/proc/" + strconv.Itoa(pid))
+	if err != nil {
+		return true
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && st.Uid == uid
+}
+
 // track tells a meter of processes where a workload's tree begins.
 func (m *Market) track(mem *member, pid int) {
 	t, ok := m.meter.(meter.Tracker)
@@ -179,8 +196,9 @@ func (m *Market) track(mem *member, pid int) {
 
 // caveat is one line on what this market could not or cannot hold, for people.
 // Called on the loop's thread or after its end.
-func (m *Market) caveat(d dispatch.Description) string {
-	parts := slices.Concat(m.loop.unheld, d.Missing)
+// unheld is what was not held, which names workloads.
+func (m *Market) caveat(d dispatch.Description, unheld []string) string {
+	parts := slices.Concat(unheld, d.Missing)
 	said := slices.ContainsFunc(parts, func(s string) bool { return strings.Contains(s, "lower bound") })
 	if about := m.meter.Describe(); about.LowerBound && !said {
 		parts = append(parts, "charges are a lower bound")

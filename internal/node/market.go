@@ -56,6 +56,7 @@ type Market struct {
 	chronicle chronicle
 	users     users
 	seen      glance
+	changes   atomic.Uint64 // births and burials
 
 	mu       sync.Mutex
 	told     uint64 // events kept; the loop's

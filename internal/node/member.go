@@ -56,6 +56,7 @@ type member struct {
 	pidsRefused atomic.Uint64
 	processes   atomic.Int64
 
+	explained     explained
 	closed        *v1.Workload  // of a dead one of an earlier process: its last statement
 	final         demon.Line    // at its burial
 	spotPeakMilli int64         // likewise, as a multiple

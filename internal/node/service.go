@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +36,7 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	m := s.m
 	a, err := s.actor(ctx)
 	if err == nil {
-		err = a.outside("open wallets")
+		err = errors.Join(a.here(), a.outside("open wallets"))
 	}
 	if err != nil {
 		return err
@@ -45,8 +46,7 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 		return err
 	}
 	defer m.part(own) // idempotent: Leave may have been first
-	snapshot := s.snapshot(own)
-	hello := &v1.Session{Token: own.token, First: first, Node: snapshot.GetNode(), Durable: m.durable()}
+	hello := &v1.Session{Token: own.token, First: first, Node: m.publicNode(a, m.view()), Durable: m.durable()}
 	for _, mem := range own.living() {
 		hello.Living = append(hello.Living, mem.name)
 	}
@@ -62,7 +62,7 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 		case <-own.ready:
 		}
 		for _, e := range own.take() {
-			if err := stream.Send(&v1.JoinResponse{Of: &v1.JoinResponse_Event{Event: e}}); err != nil {
+			if err := stream.Send(&v1.JoinResponse{Of: &v1.JoinResponse_Event{Event: a.news(e)}}); err != nil {
 				return err
 			}
 		}
@@ -83,9 +83,12 @@ func (m *Market) enter(a actor, req *v1.JoinRequest) (own *session, first bool, 
 			return nil, false, errSession
 		}
 	} else {
+		if err := m.roomLocked(a.uid); err != nil {
+			return nil, false, err
+		}
 		var token [16]byte
 		_, _ = rand.Read(token[:]) // never fails (crypto/rand)
-		own, first = newSession(hex.EncodeToString(token[:]), req.GetClient(), a.uid), len(m.session) == 0
+		own, first = newSession(hex.EncodeToString(token[:]), clip(req.GetClient(), maxClient), a.uid), len(m.session) == 0
 		m.session[own.token] = own
 	}
 	own.mu.Lock()
@@ -115,7 +118,7 @@ var errSession = connect.NewError(connect.CodeUnauthenticated, errors.New("unkno
 func (s service) of(ctx context.Context, token string) (*session, error) {
 	a, err := s.actor(ctx)
 	if err == nil {
-		err = a.outside("speak for a client")
+		err = errors.Join(a.here(), a.outside("speak for a client"))
 	}
 	if err != nil {
 		return nil, err
@@ -174,6 +177,10 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 				fmt.Errorf("%w: what runs goes on, new work waits until it can be written", err))
 		}
 	}
+	if err := m.room(own.uid); err != nil {
+		return nil, err
+	}
+	req.Command = clipAll(req.GetCommand(), maxCommand)
 	var err error
 	var slot int32
 	var line demon.Line
@@ -222,15 +229,46 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 	}, nil
 }
 
-// maxName bounds a workload's name: it becomes a directory.
-const maxName = 128
+// What is kept of a request's texts. A name becomes a directory; a command line is
+// for people, and cut where they stop reading.
+const (
+	maxName    = 128
+	maxClient  = 64
+	maxCommand = 4096 // bytes, of all words
+	maxText    = 4096 // of a path, or a kind of work
+)
+
+// clip cuts a text.
+func clip(text string, most int) string { return strings.ToValidUTF8(text[:min(len(text), most)], "") }
+
+// clipAll cuts a list of texts to so many bytes in all.
+func clipAll(words []string, most int) []string {
+	for i, w := range words {
+		if most -= len(w) + 1; most < 0 {
+			return append(slices.Clone(words[:i]), "...")
+		}
+	}
+	return words
+}
+
+// named reports whether a name is one that a workload may have: it becomes a
+// directory, part of an account's name, and text on somebody's terminal.
+func named(name string) bool {
+	return name != "" && len(name) <= maxName && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !letter && r != '-' && r != '_' && r != '.'
+	})
+}
 
 // checkTerms refuses what no honest client sends; the words for people are the
 // command line's.
 func checkTerms(r *v1.AdmitRequest) error {
 	name := r.GetName()
-	if !checkName(name) {
-		return &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q: use 1 to %d letters, digits, - and _", name, maxName)}
+	if !named(name) {
+		return &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q: use 1 to %d letters, digits, - and _", clip(name, maxName), maxName)}
+	}
+	if len(r.GetLog()) > maxText || len(r.GetIncomeKind()) > maxText {
+		return &demon.Refusal{What: "log", Reason: fmt.Sprintf("a path or kind of more than %d bytes; use a shorter one", maxText)}
 	}
 	for what, v := range map[string]int64{
 		"budget": r.GetBudgetUcredits(), "bid": r.GetBidMilli(), "max bid": r.GetMaxBidMilli(),
@@ -243,11 +281,6 @@ func checkTerms(r *v1.AdmitRequest) error {
 		}
 	}
 	return nil
-}
-
-// checkName reports whether a name can be a directory's.
-func checkName(name string) bool {
-	return name != "" && len(name) <= maxName && !strings.ContainsAny(name, "/\x00\n") && name[0] != '.'
 }
 
 // house makes a member's group and meters it. What was made is taken back
@@ -280,6 +313,7 @@ func (m *Market) house(mem *member) error {
 	m.loop.post(func() {
 		mem.metered = true
 		m.loop.members[mem.slot] = mem
+		m.changes.Add(1)
 	})
 	if m.inspects(mem) {
 		m.inspected.Add(1)
@@ -292,6 +326,9 @@ func (s service) Started(ctx context.Context, req *v1.StartedRequest) (*v1.Start
 	mem, err := s.member(ctx, req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
+	}
+	if !s.m.owns(mem.uid, int(req.GetPid())) {
+		return nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("process %d is not yours", req.GetPid()))
 	}
 	s.m.track(mem, int(req.GetPid()))
 	s.m.loop.post(func() {
@@ -369,7 +406,11 @@ func (s service) Stop(ctx context.Context, req *v1.StopRequest) (*v1.StopRespons
 	if err != nil {
 		return nil, err
 	}
+	var kill []*member // by the delivery that made the change: a name may be another's by the next
 	out, err := mutate(ctx, s.m, uid, req, func(l *loop) (*v1.StopResponse, error) {
+		if req.GetNow() {
+			kill = list
+		}
 		for _, mem := range list {
 			if l.has(mem) {
 				l.demon.Stop(mem.slot, apoptosis.Stopped)
@@ -378,10 +419,8 @@ func (s service) Stop(ctx context.Context, req *v1.StopRequest) (*v1.StopRespons
 		l.hurry = true
 		return &v1.StopResponse{}, nil
 	})
-	if err == nil && req.GetNow() {
-		for _, mem := range list {
-			s.m.kill(mem)
-		}
+	for _, mem := range kill {
+		s.m.kill(mem)
 	}
 	return out, err
 }
@@ -444,11 +483,15 @@ func (s service) Fund(ctx context.Context, req *v1.FundRequest) (*v1.FundRespons
 	if err != nil {
 		return nil, err
 	}
+	old := s.m.lineOf(mem.id())
 	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.FundResponse, error) {
 		if err := l.still(mem); err != nil {
 			return nil, err
 		}
 		balance, err := l.demon.Fund(mem.slot, unit.Credits(req.GetAmountUcredits()))
+		if line, ok := l.demon.LineOf(mem.slot); ok && err == nil {
+			balance = s.m.balanceSeen(a, balance, line.Total(), old)
+		}
 		return &v1.FundResponse{BalanceUcredits: int64(balance)}, err
 	})
 }
@@ -468,6 +511,7 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 		return nil, connect.NewError(connect.CodePermissionDenied,
 			fmt.Errorf("a workload bids at most the %v that it was started with; ask whoever started it", most))
 	}
+	old := s.m.lineOf(mem.id())
 	return mutate(ctx, s.m, mem.uid, req, func(l *loop) (*v1.SetBidResponse, error) {
 		if err := l.still(mem); err != nil {
 			return nil, err
@@ -477,6 +521,9 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 		}
 		line, _ := l.demon.LineOf(mem.slot)
 		out := s.m.workload(&line, mem)
+		if !a.fresh() {
+			out = blur(out, old)
+		}
 		if !req.GetAuto() {
 			out.BidMilli = req.GetBidMilli() // the line has the one of the running epoch
 		}
@@ -505,28 +552,32 @@ func (l *loop) still(mem *member) error {
 
 // Snapshot implements MarketService.
 func (s service) Snapshot(ctx context.Context, req *v1.SnapshotRequest) (*v1.SnapshotResponse, error) {
+	a, err := s.actor(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if req.GetToken() != "" && req.GetOwn() {
 		own, err := s.of(ctx, req.GetToken())
 		if err != nil {
 			return nil, err
 		}
-		return &v1.SnapshotResponse{Snapshot: s.snapshot(own)}, nil
-	}
-	a, err := s.actor(ctx)
-	if err != nil {
-		return nil, err
+		return &v1.SnapshotResponse{Snapshot: s.sessionSeen(a, own)}, nil
 	}
 	return &v1.SnapshotResponse{Snapshot: s.m.seenBy(a, req.GetDead())}, nil
 }
 
 // Leave implements MarketService.
 func (s service) Leave(ctx context.Context, req *v1.LeaveRequest) (*v1.LeaveResponse, error) {
+	a, err := s.actor(ctx)
+	if err != nil {
+		return nil, err
+	}
 	own, err := s.of(ctx, req.GetToken())
 	if err != nil {
 		return nil, err
 	}
 	s.m.endMembers(own)
-	final := s.snapshot(own)
+	final := s.sessionSeen(a, own)
 	s.m.leave(own)
 	return &v1.LeaveResponse{Snapshot: final}, nil
 }
