@@ -45,6 +45,11 @@ func CallerOf(ctx context.Context) (Caller, error) {
 	return k.caller, k.err
 }
 
+// WithCaller says who asks, for a handler that is called without a connection.
+func WithCaller(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, known{caller: c})
+}
+
 // withCaller identifies the other end of a new connection.
 func withCaller(ctx context.Context, c net.Conn) context.Context {
 	caller, err := identify(c)

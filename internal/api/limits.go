@@ -59,8 +59,10 @@ func (t tally) within(most tally) bool {
 	return t.conns <= most.conns && t.calls <= most.calls && t.reads <= most.reads && t.bytes <= most.bytes
 }
 
-// gate counts what users hold.
+// gate counts what users hold, and how long they take.
 type gate struct {
+	body, answer time.Duration // most that a request's body and a part of an answer may take
+
 	mu    sync.Mutex
 	users map[uint32]tally // no entry: holds nothing
 	all   tally
@@ -136,7 +138,7 @@ func (g *gate) bound(h http.Handler) http.Handler {
 		defer func() { g.give(caller.UID, held) }()
 		line := http.NewResponseController(w)
 		body := &timedBody{
-			ReadCloser: r.Body, line: line, until: time.Now().Add(bodyPatience),
+			ReadCloser: r.Body, line: line,
 			hold: func(n int64) bool {
 				ok := g.take(caller.UID, tally{bytes: n})
 				if ok {
@@ -145,9 +147,12 @@ func (g *gate) bound(h http.Handler) http.Handler {
 				return ok
 			},
 		}
+		if r.ContentLength != 0 {
+			_ = line.SetReadDeadline(time.Now().Add(g.body))
+		}
 		r.Body = body
 		if verb != "Join" {
-			w = &timedAnswer{ResponseWriter: w, line: line}
+			w = &timedAnswer{ResponseWriter: w, line: line, patience: g.answer}
 		}
 		h.ServeHTTP(w, r)
 	})
@@ -158,17 +163,18 @@ func (g *gate) bound(h http.Handler) http.Handler {
 type timedBody struct {
 	io.ReadCloser
 
-	line  *http.ResponseController
-	until time.Time
-	hold  func(n int64) bool
+	line *http.ResponseController
+	hold func(n int64) bool
 }
 
-// Read implements io.Reader. The deadline stands only while somebody reads: the
-// server itself listens on the line afterwards, for its end.
+// Read implements io.Reader. The deadline stands until the whole body is there, also
+// for the server, which reads what a handler leaves; after that the server listens
+// on the line for its end.
 func (b *timedBody) Read(p []byte) (int, error) {
-	_ = b.line.SetReadDeadline(b.until)
 	n, err := b.ReadCloser.Read(p)
-	_ = b.line.SetReadDeadline(time.Time{})
+	if errors.Is(err, io.EOF) {
+		_ = b.line.SetReadDeadline(time.Time{})
+	}
 	if n > 0 && !b.hold(int64(n)) {
 		return 0, errTooMuch
 	}
@@ -179,19 +185,20 @@ func (b *timedBody) Read(p []byte) (int, error) {
 type timedAnswer struct {
 	http.ResponseWriter
 
-	line *http.ResponseController
+	line     *http.ResponseController
+	patience time.Duration
 }
 
 // Write implements io.Writer.
 func (a *timedAnswer) Write(p []byte) (int, error) {
-	_ = a.line.SetWriteDeadline(time.Now().Add(answerPatience))
+	_ = a.line.SetWriteDeadline(time.Now().Add(a.patience))
 	defer func() { _ = a.line.SetWriteDeadline(time.Time{}) }()
 	return a.ResponseWriter.Write(p)
 }
 
 // Flush implements http.Flusher.
 func (a *timedAnswer) Flush() {
-	_ = a.line.SetWriteDeadline(time.Now().Add(answerPatience))
+	_ = a.line.SetWriteDeadline(time.Now().Add(a.patience))
 	defer func() { _ = a.line.SetWriteDeadline(time.Time{}) }()
 	_ = a.line.Flush()
 }

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +22,7 @@ import (
 var quiet = slog.New(slog.DiscardHandler)
 
 // serving is a service in this process; nobody but root is trusted.
-func serving(t *testing.T, h http.Handler) (socket string) {
+func serving(t *testing.T, h http.Handler, adjust ...func(*Service)) (socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mxapi-") // a socket's path is at most 107 bytes
 	if err != nil {
@@ -39,6 +38,9 @@ func serving(t *testing.T, h http.Handler) (socket string) {
 		t.Fatal(err)
 	}
 	s := NewService(h, func(uid uint32) bool { return uid == 0 }, quiet)
+	for _, f := range adjust {
+		f(s)
+	}
 	var crew sync.WaitGroup
 	crew.Go(func() {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -54,27 +56,6 @@ func serving(t *testing.T, h http.Handler) (socket string) {
 	return socket
 }
 
-// dialAs connects as another user: the kernel notes who a thread is when it
-// connects, so one thread is that user for a moment.
-func dialAs(uid int, socket string) (c net.Conn, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked where the thread could not be restored
-		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); e != 0 {
-			err = e
-			return
-		}
-		c, err = net.Dial("unix", socket)
-		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 0, ^uintptr(0)); e != 0 {
-			panic(e)
-		}
-		runtime.UnlockOSThread()
-	}()
-	<-done
-	return c, err
-}
-
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -83,7 +64,7 @@ func needRoot(t *testing.T) {
 }
 
 func clientAs(t *testing.T, uid int, socket string) *http.Client {
-	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return dialAs(uid, socket) }}
+	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return hosttest.DialAs(uid, socket) }}
 	t.Cleanup(tr.CloseIdleConnections)
 	return &http.Client{Transport: tr}
 }
@@ -119,7 +100,7 @@ func TestManyConnections(t *testing.T) {
 	needRoot(t)
 	socket := serving(t, who)
 	for range 1000 {
-		c, err := dialAs(1001, socket)
+		c, err := hosttest.DialAs(1001, socket)
 		if errors.Is(err, unix.EAGAIN) {
 			continue // the backlog is full: refused as well
 		}
@@ -241,5 +222,93 @@ func TestGateAddsUp(t *testing.T) {
 	}
 	if g.take(7, tally{conns: 1}) || !g.take(8, tally{conns: 1}) {
 		t.Error("the bound is not one user's")
+	}
+}
+
+// TestSlowCallers: whoever sends nothing, half a header, half a body, or takes no
+// answer is let go in time, and others are served meanwhile.
+func TestSlowCallers(t *testing.T) {
+	needRoot(t)
+	const patience = 200 * time.Millisecond
+	failed := make(chan error, 16)
+	socket := serving(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		if err == nil && r.Header.Get("Much") != "" {
+			for err == nil {
+				_, err = w.Write(make([]byte, 1<<16))
+			}
+		}
+		if r.Header.Get("Slow") != "" {
+			failed <- err
+		}
+	}), func(s *Service) {
+		s.gate.body, s.gate.answer = patience, patience
+		s.servers[1].ReadHeaderTimeout = patience
+	})
+	const post = "POST /maxwell.v1.MarketService/Snapshot HTTP/1.1\r\nHost: market\r\nSlow: yes\r\n"
+	for name, sent := range map[string]string{
+		"nothing":         "",
+		"half a header":   post,
+		"half a body":     post + "Content-Length: 100\r\n\r\n{",
+		"half a chunk":    post + "Transfer-Encoding: chunked\r\n\r\n8\r\n{}",
+		"takes no answer": post + "Much: yes\r\nContent-Length: 2\r\n\r\n{}",
+		"half of HTTP/2":  "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := hosttest.DialAs(1001, socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if _, err := io.WriteString(c, sent); err != nil {
+				t.Fatal(err)
+			}
+			if code, _, err := ask(t, clientAs(t, 1001, socket), strings.NewReader("{}")); err != nil || code != http.StatusOK {
+				t.Errorf("another call meanwhile: %d, %v", code, err)
+			}
+			if name == "takes no answer" || strings.HasPrefix(name, "half a b") || strings.HasPrefix(name, "half a c") {
+				if err := <-failed; err == nil {
+					t.Error("the call was carried out")
+				}
+			}
+			_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection is still open")
+			}
+		})
+	}
+}
+
+// TestPatientCalls: the bounds in time are on what a caller sends and takes, not on
+// how long a call waits.
+func TestPatientCalls(t *testing.T) {
+	needRoot(t)
+	const patience = 50 * time.Millisecond
+	socket := serving(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select {
+		case <-r.Context().Done():
+			t.Error("a call that waits was ended")
+		case <-time.After(4 * patience):
+		}
+		for range 3 {
+			_, _ = io.WriteString(w, "x")
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-r.Context().Done():
+				t.Error("a stream was ended between two messages")
+			case <-time.After(2 * patience):
+			}
+		}
+	}), func(s *Service) { s.gate.body, s.gate.answer = patience, patience })
+	for name, c := range map[string]*http.Client{"HTTP/1.1": clientAs(t, 1001, socket), "HTTP/2": clientAs(t, 1001, socket)} {
+		if name == "HTTP/2" {
+			tr := c.Transport.(*http.Transport)
+			tr.Protocols = new(http.Protocols)
+			tr.Protocols.SetUnencryptedHTTP2(true)
+		}
+		if code, text, err := ask(t, c, strings.NewReader("{}")); err != nil || code != http.StatusOK || text != "xxx" {
+			t.Errorf("%s: %d %q, %v", name, code, text, err)
+		}
 	}
 }

@@ -119,7 +119,7 @@ type Service struct {
 // NewService serves h over HTTP/1.1 (curl) and unencrypted HTTP/2 (clients). A
 // handler finds who called with CallerOf. What net/http has to say goes to log.
 func NewService(h http.Handler, trusted func(uid uint32) bool, log *slog.Logger) *Service {
-	s := &Service{trusted: trusted}
+	s := &Service{trusted: trusted, gate: gate{body: bodyPatience, answer: answerPatience}}
 	s.servers[0] = server(h, maxStreams, log)
 	s.servers[1] = server(s.gate.bound(h), othersStreams, log)
 	s.servers[1].IdleTimeout = idlePatience

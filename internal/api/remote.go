@@ -102,7 +102,7 @@ func certified(s tls.ConnectionState, now time.Time) (uint32, error) {
 
 // NewRemoteService serves h to callers on other machines, who are never trusted.
 func NewRemoteService(h http.Handler, log *slog.Logger) *http.Server {
-	g := &gate{}
+	g := &gate{body: bodyPatience, answer: answerPatience}
 	bounded := g.bound(h)
 	s := server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		who := known{err: ErrNoCaller}

@@ -1,0 +1,469 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/api"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
+)
+
+// hosted is a daemon's market in this process, by signals, which makes nothing that
+// outlives it. Every user may connect.
+type hosted struct {
+	t           testing.TB
+	dir, socket string
+}
+
+func hostMarket(t testing.TB, change ...func(*Daemon)) *hosted {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		hosttest.Skip(t, "root", "there is no other user to be")
+	}
+	dir, err := os.MkdirTemp("", "mxhost-") // a socket's path is at most 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := &hosted{t: t, dir: dir, socket: filepath.Join(dir, SocketName)}
+	d := &Daemon{Journal: filepath.Join(dir, "journal.sqlite"), Socket: h.socket, Access: api.Access{Everybody: true}}
+	for _, f := range change {
+		f(d)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ready := make(chan error, 1)
+	var crew sync.WaitGroup
+	crew.Go(func() {
+		if err := Serve(ctx, dir, Settings{Enforce: "signal", Daemon: d}, func(err error) { ready <- err }); err != nil && ctx.Err() == nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	t.Cleanup(func() { stop(); crew.Wait() })
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// as is a line to the market of another user.
+func (h *hosted) as(uid int) maxwellv1connect.MarketServiceClient {
+	tr := &http.Transport{
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return hosttest.DialAs(uid, h.socket) },
+		Protocols:   new(http.Protocols),
+	}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	h.t.Cleanup(tr.CloseIdleConnections)
+	return maxwellv1connect.NewMarketServiceClient(&http.Client{Transport: tr}, "http://market")
+}
+
+// session opens one and keeps it until the test ends. It returns its token.
+func (h *hosted) session(c maxwellv1connect.MarketServiceClient) string {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	stream, err := c.Join(ctx, &v1.JoinRequest{Client: "test"})
+	if err != nil || !stream.Receive() {
+		h.t.Fatalf("join: %v, %v", err, stream.Err())
+	}
+	var crew sync.WaitGroup
+	crew.Go(func() {
+		for stream.Receive() {
+		}
+	})
+	h.t.Cleanup(func() { cancel(); crew.Wait() })
+	return stream.Msg().GetSession().GetToken()
+}
+
+func (h *hosted) admit(c maxwellv1connect.MarketServiceClient, token, name string, budget int64) {
+	h.t.Helper()
+	if _, err := c.Admit(h.t.Context(), &v1.AdmitRequest{Token: token, Name: name, BudgetUcredits: budget, BidMilli: 2000}); err != nil {
+		h.t.Fatalf("admit %s: %v", name, err)
+	}
+}
+
+// bury ends a workload that was never started.
+func (h *hosted) bury(c maxwellv1connect.MarketServiceClient, token, name string) {
+	h.t.Helper()
+	if _, err := c.Exited(h.t.Context(), &v1.ExitedRequest{Token: token, Name: name, NeverStarted: true}); err != nil {
+		h.t.Fatalf("bury %s: %v", name, err)
+	}
+}
+
+// TestANameThatWasAnothers: a name passes from user to user; what each did under it
+// does not.
+func TestANameThatWasAnothers(t *testing.T) {
+	h := hostMarket(t)
+	anna, ben, ctx := h.as(1001), h.as(1002), t.Context()
+	hers, his := h.session(anna), h.session(ben)
+	h.admit(anna, hers, "job", 111e6)
+	h.bury(anna, hers, "job")
+	h.admit(ben, his, "job", 222e6)
+	amounts := func(c maxwellv1connect.MarketServiceClient, account string) (list []int64) {
+		t.Helper()
+		r, err := c.Postings(ctx, &v1.PostingsRequest{Account: account, Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range r.GetPostings() {
+			if p.GetPurpose() == "funding" {
+				list = append(list, p.GetAmountUcredits())
+			}
+		}
+		return list
+	}
+	for _, account := range []string{"job", "wallet:job"} {
+		if got := amounts(anna, account); !slices.Equal(got, []int64{111e6}) {
+			t.Errorf("she sees %v in %s", got, account)
+		}
+		if got := amounts(ben, account); !slices.Equal(got, []int64{222e6}) {
+			t.Errorf("he sees %v in %s", got, account)
+		}
+	}
+	snap, err := anna.Snapshot(ctx, &v1.SnapshotRequest{Dead: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for account := range snap.GetSnapshot().GetLedger().GetAccounts() {
+		if strings.HasSuffix(account, ":job") {
+			t.Errorf("she sees the account %s, which is his by now", account)
+		}
+	}
+	h.bury(ben, his, "job")
+	if snap, err = anna.Snapshot(ctx, &v1.SnapshotRequest{Dead: true}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(snap.GetSnapshot().GetWorkloads()); n != 1 {
+		t.Errorf("she sees %d dead, want her own", n)
+	}
+	for account := range snap.GetSnapshot().GetLedger().GetAccounts() {
+		if strings.HasSuffix(account, ":job") {
+			t.Errorf("she sees the account %s, which he had last", account)
+		}
+	}
+	r, err := ben.Receipts(ctx, &v1.ReceiptsRequest{Name: "job"})
+	if err != nil || len(r.GetWorkloads()) != 1 || r.GetWorkloads()[0].GetUid() != 1002 {
+		t.Errorf("his receipts: %v, %v", r, err)
+	}
+}
+
+// TestASessionSeesNoOthers: what a session is shown of the books is its user's.
+func TestASessionSeesNoOthers(t *testing.T) {
+	h := hostMarket(t)
+	anna, ben, ctx := h.as(1001), h.as(1002), t.Context()
+	hers, his := h.session(anna), h.session(ben)
+	h.admit(anna, hers, "secret", 111e6)
+	h.admit(ben, his, "plain", 222e6)
+	own, err := ben.Snapshot(ctx, &v1.SnapshotRequest{Token: his, Own: true})
+	if err != nil || len(own.GetSnapshot().GetWorkloads()) != 1 {
+		t.Fatalf("%v, %v", own, err)
+	}
+	if _, err := ben.Snapshot(ctx, &v1.SnapshotRequest{Token: hers, Own: true}); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		t.Errorf("with her token: %v", err)
+	}
+	last, err := ben.Leave(ctx, &v1.LeaveRequest{Token: his})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, m := range map[string]fmt.Stringer{"a snapshot": own, "the last one": last} {
+		if strings.Contains(m.String(), "secret") || !strings.Contains(m.String(), "plain") {
+			t.Errorf("%s of his session: %v", what, m)
+		}
+	}
+	if sum := last.GetSnapshot().GetLedger().GetSumUcredits(); sum != 0 {
+		t.Errorf("the books sum to %d", sum)
+	}
+}
+
+// TestNames: what a name may not be is refused, in one line that repeats no control
+// character.
+func TestNames(t *testing.T) {
+	h := hostMarket(t)
+	c := h.as(1001)
+	token := h.session(c)
+	for _, name := range []string{
+		"", ".", "..", "../job", "a/b", "a\nb", "a\x00b", "\x1b[2J", "jöb", "a\u202eb", "wallet:job", "a b", ".hidden", strings.Repeat("a", 129),
+		strings.Repeat("\x1b", 1000),
+	} {
+		_, err := c.Admit(t.Context(), &v1.AdmitRequest{Token: token, Name: name, BudgetUcredits: 1e9})
+		if connect.CodeOf(err) != connect.CodeInvalidArgument {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		if text := err.Error(); strings.ContainsAny(text, "\x1b\n\x00") || len(text) > 1000 {
+			t.Errorf("%q: refused with %q", name, text)
+		}
+	}
+	long := slices.Repeat([]string{"\x1b[2J word"}, 50_000)
+	if _, err := c.Admit(t.Context(), &v1.AdmitRequest{Token: token, Name: "long", Command: long}); err != nil {
+		t.Fatal(err)
+	}
+	snap, err := c.Snapshot(t.Context(), &v1.SnapshotRequest{})
+	if err != nil || len(snap.GetSnapshot().GetWorkloads()) != 1 {
+		t.Fatalf("%v, %v", snap, err)
+	}
+	if n := len(snap.GetSnapshot().GetWorkloads()[0].GetCommand()); n < 10 || n > 1000 {
+		t.Errorf("kept %d words of a command line", n)
+	}
+}
+
+// TestStopIsForOne: stop --now that is delivered again kills nobody who got the name
+// since.
+func TestStopIsForOne(t *testing.T) {
+	h := hostMarket(t)
+	c := h.as(1001)
+	token := h.session(c)
+	stop := &v1.StopRequest{Name: "job", Now: true, RequestId: []byte("0123456789abcdef")}
+	h.admit(c, token, "job", 1e9)
+	if _, err := c.Stop(t.Context(), stop); err != nil {
+		t.Fatal(err)
+	}
+	h.bury(c, token, "job")
+	h.admit(c, token, "job", 1e9)
+	if _, err := c.Stop(t.Context(), stop); err != nil {
+		t.Fatal(err)
+	}
+	root := h.as(0)
+	var at int64
+	for { // some ticks later it is still there
+		snap, err := root.Snapshot(t.Context(), &v1.SnapshotRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := snap.GetSnapshot().GetWorkloads()
+		if len(list) != 1 || list[0].GetState() != "pending" {
+			t.Fatalf("the second delivery reached the next of that name: %v", list)
+		}
+		if at == 0 {
+			at = snap.GetSnapshot().GetAtNs()
+		}
+		if snap.GetSnapshot().GetAtNs() > at+int64(400*time.Millisecond) {
+			return
+		}
+	}
+}
+
+// TestProcessOfAnother: a user has nobody else's process metered as its own.
+func TestProcessOfAnother(t *testing.T) {
+	h := hostMarket(t)
+	c := h.as(1001)
+	token := h.session(c)
+	h.admit(c, token, "job", 1e9)
+	_, err := c.Started(t.Context(), &v1.StartedRequest{Token: token, Name: "job", Pid: int32(os.Getpid())})
+	if connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("a process of root: %v", err)
+	}
+}
+
+// figures are what tells of energy in an answer.
+func figures(w *v1.Workload) string {
+	return fmt.Sprint(w.GetEnergyUj(), w.GetPowerUw(), w.GetSpentUcredits(), w.GetEnergyUcredits(), w.GetBalanceUcredits()-w.GetBudgetUcredits())
+}
+
+// TestEnergyByTheQuantum polls everything that tells of energy as fast as it goes: a
+// user hears a new figure once a quantum at most, and root more often.
+func TestEnergyByTheQuantum(t *testing.T) {
+	const quantum = 300 * time.Millisecond
+	h := hostMarket(t, func(d *Daemon) { d.Quantum = quantum })
+	c, root, ctx := h.as(1001), h.as(0), t.Context()
+	token := h.session(c)
+	h.admit(c, token, "job", 1e12)
+	hogs := exec.Command(hog[0], hog[1:]...)
+	hogs.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1001, Gid: 1001}, Pdeathsig: syscall.SIGKILL}
+	hogs.Dir = "/"
+	if err := hogs.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hogs.Process.Kill(); _ = hogs.Wait() }()
+	if _, err := c.Started(ctx, &v1.StartedRequest{Token: token, Name: "job", Pid: int32(hogs.Process.Pid)}); err != nil {
+		t.Fatal(err)
+	}
+	var funded int64
+	asks := map[string]func(c maxwellv1connect.MarketServiceClient) (string, error){
+		"Snapshot": func(c maxwellv1connect.MarketServiceClient) (string, error) {
+			r, err := c.Snapshot(ctx, &v1.SnapshotRequest{})
+			n := r.GetSnapshot().GetNode()
+			if len(r.GetSnapshot().GetWorkloads()) == 0 {
+				return "", err
+			}
+			return figures(r.GetSnapshot().GetWorkloads()[0]) + fmt.Sprint(n.GetEnergyUj(), n.GetIdleUj(), n.GetSystemUj(), n.GetWattsUw()), err
+		},
+		"own Snapshot": func(c maxwellv1connect.MarketServiceClient) (string, error) {
+			r, err := c.Snapshot(ctx, &v1.SnapshotRequest{Token: token, Own: true})
+			if len(r.GetSnapshot().GetWorkloads()) == 0 {
+				return "", err
+			}
+			n := r.GetSnapshot().GetNode()
+			return figures(r.GetSnapshot().GetWorkloads()[0]) + fmt.Sprint(n.GetEnergyUj(), n.GetIdleUj(), n.GetSystemUj(), n.GetWattsUw()), err
+		},
+		"Explain": func(c maxwellv1connect.MarketServiceClient) (string, error) {
+			r, err := c.Explain(ctx, &v1.ExplainRequest{Name: "job"})
+			return figures(r.GetWorkload()) + fmt.Sprint(r.GetReserveMilli(), r.GetLastsNs(), r.GetPacedUcreditsPerS()), err
+		},
+		"SetBid": func(c maxwellv1connect.MarketServiceClient) (string, error) {
+			r, err := c.SetBid(ctx, &v1.SetBidRequest{Name: "job", BidMilli: 2000})
+			return figures(r.GetWorkload()), err
+		},
+		"Fund": func(c maxwellv1connect.MarketServiceClient) (string, error) {
+			r, err := c.Fund(ctx, &v1.FundRequest{Name: "job", AmountUcredits: 1})
+			funded++
+			return fmt.Sprint(r.GetBalanceUcredits() - funded), err
+		},
+		"Join": func(c maxwellv1connect.MarketServiceClient) (string, error) {
+			life, cancel := context.WithCancel(ctx)
+			defer cancel()
+			s, err := c.Join(life, &v1.JoinRequest{})
+			if err != nil || !s.Receive() {
+				return "", err
+			}
+			n := s.Msg().GetSession().GetNode()
+			return fmt.Sprint(n.GetEnergyUj(), n.GetIdleUj(), n.GetSystemUj(), n.GetWattsUw()), nil
+		},
+	}
+	// changes counts how often an answer was new, and the shortest time between two.
+	changes := func(c maxwellv1connect.MarketServiceClient, ask func(maxwellv1connect.MarketServiceClient) (string, error)) (n int, least time.Duration) {
+		t.Helper()
+		last, least := "", time.Hour
+		var changed time.Time
+		for began := time.Now(); time.Since(began) < 4*quantum; {
+			asked := time.Now() // the answer is of this moment or a later one
+			got, err := ask(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != last {
+				if n++; n > 2 { // the first tells nothing, and before the second nobody looked
+					least = min(least, asked.Sub(changed))
+				}
+				last, changed = got, time.Now()
+			}
+		}
+		return n, least
+	}
+	for name, ask := range asks {
+		n, least := changes(c, ask)
+		t.Logf("%s: %d figures in %v", name, n, 4*quantum)
+		if n > 6 {
+			t.Errorf("%s: %d figures in %v, at most one in %v is allowed", name, n, 4*quantum, quantum)
+		}
+		if n < 2 {
+			t.Errorf("%s: nothing changed: the test sees nothing", name)
+		}
+		_ = least
+	}
+	if n, _ := changes(root, asks["Explain"]); n < 8 {
+		t.Errorf("root sees %d figures: the test could not see a finer one", n)
+	}
+}
+
+// TestEventsTellNoEnergy: what an event says of energy is said at the end.
+func TestEventsTellNoEnergy(t *testing.T) {
+	a := actor{uid: 1001}
+	w := &v1.Workload{Name: "job", EnergyUj: 5, PowerUw: 6, SpentUcredits: 7, EnergyUcredits: 7, BalanceUcredits: 93, BudgetUcredits: 100}
+	told := a.news(&v1.Event{Workload: "job", Kind: "warned", Percent: 80, WorkloadState: w})
+	s := told.GetWorkloadState()
+	if s.GetEnergyUj()+s.GetPowerUw()+s.GetSpentUcredits()+s.GetEnergyUcredits()+s.GetBalanceUcredits() != 0 || s.GetBudgetUcredits() != 100 || told.GetPercent() != 80 {
+		t.Errorf("told %v", told)
+	}
+	if w.GetEnergyUj() != 5 {
+		t.Error("the event itself was changed")
+	}
+	dead := &v1.Event{Workload: "job", Kind: "dead", WorkloadState: w}
+	if a.news(dead) != dead || (actor{admin: true}).news(told) != told {
+		t.Error("what is settled, or for an admin, is kept back")
+	}
+	inside := actor{uid: 0, admin: true, self: &member{}}
+	if inside.news(&v1.Event{Kind: "warned", WorkloadState: w}).GetWorkloadState().GetEnergyUj() != 0 {
+		t.Error("a workload of root's is told")
+	}
+}
+
+// TestWatchersThatDoNotRead: the market goes on, and a watcher that comes back finds
+// the latest.
+func TestWatchersThatDoNotRead(t *testing.T) {
+	h := hostMarket(t)
+	c := h.as(1001)
+	token := h.session(c)
+	h.admit(c, token, "job", 1e9)
+	for range 60 {
+		if _, err := c.Watch(t.Context(), &v1.WatchRequest{SinceWallNs: 1, Follow: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := h.as(0)
+	for i := range 300 {
+		if _, err := root.Fund(t.Context(), &v1.FundRequest{Name: "job", AmountUcredits: 1}); err != nil {
+			t.Fatalf("fund %d: %v", i, err)
+		}
+	}
+	if _, err := c.Snapshot(t.Context(), &v1.SnapshotRequest{}); err != nil {
+		t.Errorf("the watcher's own next call: %v", err)
+	}
+}
+
+// TestHistoryInParts: a watcher gets everything that is remembered, in order, once.
+func TestHistoryInParts(t *testing.T) {
+	c := &chronicle{}
+	const n = mostEvents + 700
+	for i := range n {
+		c.add(0, &v1.Event{AtNs: int64(i)})
+	}
+	want, next := int64(c.first), uint64(0)
+	for {
+		list, after, news := c.after(next)
+		if len(list) > atOnce {
+			t.Fatalf("%d at once", len(list))
+		}
+		for _, h := range list {
+			if h.e.GetAtNs() != want {
+				t.Fatalf("event %d, want %d", h.e.GetAtNs(), want)
+			}
+			want++
+		}
+		next = after
+		if news != nil {
+			break
+		}
+	}
+	if want != n || next != c.last() {
+		t.Errorf("ended at %d and %d, want %d", want, next, n)
+	}
+}
+
+// TestOtherMachines: a caller with a certificate is its user without sessions, and no
+// admin for its number.
+func TestOtherMachines(t *testing.T) {
+	s := service{m: &Market{uid: 0, settings: Settings{Daemon: &Daemon{Admin: func(uid uint32) bool { return uid == 7 }}}}}
+	for uid, admin := range map[uint32]bool{0: false, 7: true, 1001: false} {
+		a, err := s.actor(api.WithCaller(t.Context(), api.Caller{UID: uid, Remote: true}))
+		if err != nil || a.admin != admin || a.uid != uid || a.self != nil {
+			t.Errorf("uid %d: %+v, %v", uid, a, err)
+		}
+		if connect.CodeOf(a.here()) != connect.CodePermissionDenied {
+			t.Errorf("uid %d may open sessions", uid)
+		}
+	}
+	if err := (actor{}).here(); err != nil {
+		t.Errorf("on this machine: %v", err)
+	}
+	if _, err := s.of(api.WithCaller(t.Context(), api.Caller{UID: 1001, Remote: true}), "token"); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("with a token: %v", err)
+	}
+}
+
