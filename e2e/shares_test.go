@@ -25,6 +25,8 @@ func act(what string) {
 		halfAsleep()
 	case "memory":
 		grow()
+	case "ask":
+		askMarket()
 	}
 }
 

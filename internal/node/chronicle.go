@@ -140,7 +140,7 @@ type glance struct {
 	mu      sync.Mutex
 	taken   time.Time
 	snap    *v1.Snapshot
-	changes uint64 // births and burials that it knows
+	changes uint64 // of those it knows
 	caveat  string // without names
 }
 

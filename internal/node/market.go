@@ -56,7 +56,7 @@ type Market struct {
 	chronicle chronicle
 	users     users
 	seen      glance
-	changes   atomic.Uint64 // births and burials
+	changes   atomic.Uint64 // births, burials and what was changed about the living
 
 	mu       sync.Mutex
 	told     uint64 // events kept; the loop's

@@ -467,4 +467,3 @@ func TestOtherMachines(t *testing.T) {
 		t.Errorf("with a token: %v", err)
 	}
 }
-

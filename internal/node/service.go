@@ -492,6 +492,7 @@ func (s service) Fund(ctx context.Context, req *v1.FundRequest) (*v1.FundRespons
 		if line, ok := l.demon.LineOf(mem.slot); ok && err == nil {
 			balance = s.m.balanceSeen(a, balance, line.Total(), old)
 		}
+		s.m.changes.Add(1)
 		return &v1.FundResponse{BalanceUcredits: int64(balance)}, err
 	})
 }
@@ -519,6 +520,7 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 		if err := l.setBid(mem, req); err != nil {
 			return nil, err
 		}
+		s.m.changes.Add(1)
 		line, _ := l.demon.LineOf(mem.slot)
 		out := s.m.workload(&line, mem)
 		if !a.fresh() {
