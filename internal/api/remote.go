@@ -44,6 +44,12 @@ func ListenRemote(r Remote) (net.Listener, error) {
 	return tls.NewListener(&crowd{Listener: l, room: make(chan struct{}, mostRemote)}, cfg), nil
 }
 
+// Check says what is wrong with the certificates.
+func (r Remote) Check() error {
+	_, err := r.config()
+	return err
+}
+
 func (r Remote) config() (*tls.Config, error) {
 	if info, err := os.Stat(r.Key); err != nil {
 		return nil, fmt.Errorf("read tcp.key: %w", err)

@@ -1,106 +1,38 @@
 package api
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 )
 
-// authority signs certificates.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T, name string) authority {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return authority{cert, key}
-}
-
-// sign makes a certificate with the URIs given; it is good until then.
-func (a authority) sign(t *testing.T, usage x509.ExtKeyUsage, until time.Time, uris ...string) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "leaf"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: until, ExtKeyUsage: []x509.ExtKeyUsage{usage},
-	}
-	for _, text := range uris {
-		u, err := url.Parse(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		tmpl.URIs = append(tmpl.URIs, u)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func writePEM(t *testing.T, name, kind string, der []byte) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 // remoteFiles are the files of a machine whose callers ca signs.
-func remoteFiles(t *testing.T, ca authority) Remote {
+func remoteFiles(t *testing.T, ca hosttest.Authority) Remote {
 	t.Helper()
-	own := ca.sign(t, x509.ExtKeyUsageServerAuth, time.Now().Add(time.Hour))
+	own := ca.Sign(t, x509.ExtKeyUsageServerAuth, time.Now().Add(time.Hour))
 	key, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return Remote{
-		Listen: "127.0.0.1:0", Cert: writePEM(t, "cert", "CERTIFICATE", own.Certificate[0]),
-		Key: writePEM(t, "key", "PRIVATE KEY", key), ClientCA: writePEM(t, "ca", "CERTIFICATE", ca.cert.Raw),
+		Listen: "127.0.0.1:0", Cert: hosttest.WritePEM(t, "cert", "CERTIFICATE", own.Certificate[0]),
+		Key: hosttest.WritePEM(t, "key", "PRIVATE KEY", key), ClientCA: hosttest.WritePEM(t, "ca", "CERTIFICATE", ca.Cert.Raw),
 	}
 }
 
 // TestRemote: only a certificate of the right signer, in its time, for one user, gets
 // in, by TLS 1.3.
 func TestRemote(t *testing.T) {
-	ca, wrong := newAuthority(t, "right"), newAuthority(t, "wrong")
+	ca, wrong := hosttest.NewAuthority(t, "right"), hosttest.NewAuthority(t, "wrong")
 	l, err := ListenRemote(remoteFiles(t, ca))
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +45,7 @@ func TestRemote(t *testing.T) {
 	crew.Go(func() { _ = s.Serve(l) })
 	t.Cleanup(func() { _ = s.Close(); crew.Wait() })
 	later, before := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
-	good := ca.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001")
+	good := ca.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001")
 	for _, c := range []struct {
 		name  string
 		certs []tls.Certificate
@@ -122,21 +54,21 @@ func TestRemote(t *testing.T) {
 	}{
 		{"right", []tls.Certificate{good}, 0, `1001 true "" <nil>`},
 		{"none", nil, 0, ""},
-		{"other signer", []tls.Certificate{wrong.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001")}, 0, ""},
-		{"expired", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, before, "maxwell:uid=1001")}, 0, ""},
-		{"a server's", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageServerAuth, later, "maxwell:uid=1001")}, 0, ""},
-		{"nobody's", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, later)}, 0, ""},
-		{"two users'", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001", "maxwell:uid=1002")}, 0, ""},
-		{"odd number", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=+1")}, 0, ""},
-		{"leading zero", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=01")}, 0, ""},
-		{"negative", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=-1")}, 0, ""},
-		{"everybody", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=4294967295")}, 0, ""},
-		{"another scheme beside", []tls.Certificate{ca.sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001", "spiffe://x/y")}, 0, ""},
+		{"other signer", []tls.Certificate{wrong.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001")}, 0, ""},
+		{"expired", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, before, "maxwell:uid=1001")}, 0, ""},
+		{"a server's", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageServerAuth, later, "maxwell:uid=1001")}, 0, ""},
+		{"nobody's", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, later)}, 0, ""},
+		{"two users'", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001", "maxwell:uid=1002")}, 0, ""},
+		{"odd number", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=+1")}, 0, ""},
+		{"leading zero", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=01")}, 0, ""},
+		{"negative", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=-1")}, 0, ""},
+		{"everybody", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=4294967295")}, 0, ""},
+		{"another scheme beside", []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, later, "maxwell:uid=1001", "spiffe://x/y")}, 0, ""},
 		{"TLS 1.2", []tls.Certificate{good}, tls.VersionTLS12, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			roots := x509.NewCertPool()
-			roots.AddCert(ca.cert)
+			roots.AddCert(ca.Cert)
 			tr := &http.Transport{
 				TLSClientConfig:   &tls.Config{RootCAs: roots, Certificates: c.certs, MaxVersion: c.most},
 				ForceAttemptHTTP2: true,
@@ -167,13 +99,13 @@ func TestRemote(t *testing.T) {
 // TestCertificateEndsWhileConnected: a connection is worth no more than its
 // certificate.
 func TestCertificateEndsWhileConnected(t *testing.T) {
-	ca := newAuthority(t, "ca")
-	leaf := ca.sign(t, x509.ExtKeyUsageClientAuth, time.Now().Add(time.Hour), "maxwell:uid=7")
+	ca := hosttest.NewAuthority(t, "ca")
+	leaf := ca.Sign(t, x509.ExtKeyUsageClientAuth, time.Now().Add(time.Hour), "maxwell:uid=7")
 	parsed, err := x509.ParseCertificate(leaf.Certificate[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{parsed}, VerifiedChains: [][]*x509.Certificate{{parsed, ca.cert}}}
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{parsed}, VerifiedChains: [][]*x509.Certificate{{parsed, ca.Cert}}}
 	if uid, err := certified(state, time.Now()); err != nil || uid != 7 {
 		t.Errorf("%d, %v", uid, err)
 	}
@@ -188,7 +120,7 @@ func TestCertificateEndsWhileConnected(t *testing.T) {
 // TestRemoteFiles: files that are missing, of the wrong kind or open to everybody are
 // named.
 func TestRemoteFiles(t *testing.T) {
-	ca := newAuthority(t, "ca")
+	ca := hosttest.NewAuthority(t, "ca")
 	for name, c := range map[string]struct {
 		change func(r *Remote)
 		want   string

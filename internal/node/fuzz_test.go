@@ -78,7 +78,7 @@ func FuzzRequests(f *testing.F) {
 		}
 		req, err := http.NewRequestWithContext(ctx, method, "http://market/maxwell.v1.MarketService/"+verbs[int(verb)%len(verbs)], bytes.NewReader(body))
 		if err != nil {
-			t.Skip()
+			t.Fatal(err)
 		}
 		req.URL.Path += path
 		req.Header.Set("Content-Type", contentTypes[int(kind)%len(contentTypes)])

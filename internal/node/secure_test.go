@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
@@ -464,6 +466,63 @@ func TestOtherMachines(t *testing.T) {
 		t.Errorf("on this machine: %v", err)
 	}
 	if _, err := s.of(api.WithCaller(t.Context(), api.Caller{UID: 1001, Remote: true}), "token"); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("with a token: %v", err)
+	}
+}
+
+// TestOverTCP: a caller with a certificate looks and funds as its user, and opens no
+// session.
+func TestOverTCP(t *testing.T) {
+	ca := hosttest.NewAuthority(t, "ca")
+	own := ca.Sign(t, x509.ExtKeyUsageServerAuth, time.Now().Add(time.Hour))
+	key, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	_ = free.Close()
+	h := hostMarket(t, func(d *Daemon) {
+		d.Remote = &api.Remote{
+			Listen: address, Cert: hosttest.WritePEM(t, "cert", "CERTIFICATE", own.Certificate[0]),
+			Key: hosttest.WritePEM(t, "key", "PRIVATE KEY", key), ClientCA: hosttest.WritePEM(t, "ca", "CERTIFICATE", ca.Cert.Raw),
+		}
+	})
+	far := func(uid string) maxwellv1connect.MarketServiceClient {
+		roots := x509.NewCertPool()
+		roots.AddCert(ca.Cert)
+		tr := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{
+			RootCAs: roots, Certificates: []tls.Certificate{ca.Sign(t, x509.ExtKeyUsageClientAuth, time.Now().Add(time.Hour), "maxwell:uid="+uid)},
+		}}
+		t.Cleanup(tr.CloseIdleConnections)
+		return maxwellv1connect.NewMarketServiceClient(&http.Client{Transport: tr}, "https://"+address)
+	}
+	near, ctx := h.as(1001), t.Context()
+	token := h.session(near)
+	h.admit(near, token, "job", 1e9)
+	anna, ben, root := far("1001"), far("1002"), far("0")
+	if r, err := anna.Fund(ctx, &v1.FundRequest{Name: "job", AmountUcredits: 5}); err != nil || r.GetBalanceUcredits() == 0 {
+		t.Errorf("the owner from afar: %v, %v", r, err)
+	}
+	for who, c := range map[string]maxwellv1connect.MarketServiceClient{"another user": ben, "root": root} {
+		if _, err := c.Fund(ctx, &v1.FundRequest{Name: "job", AmountUcredits: 5}); connect.CodeOf(err) != connect.CodeNotFound {
+			t.Errorf("%s from afar: %v", who, err)
+		}
+		r, err := c.Snapshot(ctx, &v1.SnapshotRequest{})
+		if err != nil || len(r.GetSnapshot().GetWorkloads()) != 0 {
+			t.Errorf("%s sees %v, %v", who, r, err)
+		}
+	}
+	if s, err := anna.Join(ctx, &v1.JoinRequest{}); err == nil && (s.Receive() || connect.CodeOf(s.Err()) != connect.CodePermissionDenied) {
+		t.Errorf("a session from afar: %v", s.Err())
+	}
+	if _, err := anna.Admit(ctx, &v1.AdmitRequest{Token: token, Name: "more"}); connect.CodeOf(err) != connect.CodePermissionDenied {
+		t.Errorf("with a token: %v", err)
+	}
+	if _, err := anna.Suspend(ctx, &v1.SuspendRequest{Token: token, Suspend: true}); connect.CodeOf(err) != connect.CodePermissionDenied {
 		t.Errorf("with a token: %v", err)
 	}
 }

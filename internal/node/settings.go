@@ -105,5 +105,8 @@ func (s Settings) Validate() error {
 	if s.Floor > unit.One/2 {
 		return fmt.Errorf("floor %v: at most 50 %%", s.Floor)
 	}
+	if s.Daemon != nil && s.Daemon.Remote != nil {
+		return s.Daemon.Remote.Check()
+	}
 	return nil
 }
