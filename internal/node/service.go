@@ -288,7 +288,7 @@ func checkTerms(r *v1.AdmitRequest) error {
 func (m *Market) house(mem *member) error {
 	group, err := m.enforcer.Open(int(mem.slot), mem.name, mem.limits)
 	if err == nil {
-		mem.group = group
+		m.loop.do(func() { mem.group = group }) // a tick may be saving it
 		m.hw.Lock()
 		err = m.meter.Add(int(mem.slot), group.Ref())
 		m.hw.Unlock()
