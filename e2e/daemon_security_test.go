@@ -212,6 +212,8 @@ var rules = map[string]rule{
 	"Receipts": {unnamed: []string{`{}`, `{"name":"NAME"}`, `{"name":"1"}`}},
 	"Postings": {named: []string{`{"account":"NAME"}`, `{"account":"wallet:NAME"}`, `{"account":"deposit:NAME"}`, `{"account":"lease:node"}`}},
 	"Explain":  {named: []string{`{"name":"NAME"}`}},
+	"Attach":   {named: []string{`{"pid":1,"terms":{"name":"mine"}}`, `{"cgroup":"/","terms":{"name":"mine"}}`, `{"cgroup":"/maxwell/w-NAME","terms":{"name":"mine"}}`}},
+	"Detach":   {named: []string{`{"name":"NAME"}`}},
 	"Leave":    {named: []string{`{"token":"TOKEN"}`}},
 }
 

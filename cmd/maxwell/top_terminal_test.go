@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -114,7 +115,7 @@ func serveStub(t *testing.T, s *stubMarket) (socket string) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(maxwellv1connect.NewMarketServiceHandler(s))
-	server := &httptest.Server{Listener: listener, Config: api.Server(mux)}
+	server := &httptest.Server{Listener: listener, Config: api.NewPlainService(mux, slog.New(slog.DiscardHandler))}
 	server.Start()
 	t.Cleanup(func() {
 		server.CloseClientConnections()

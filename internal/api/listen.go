@@ -139,6 +139,14 @@ func server(h http.Handler, streams int, log *slog.Logger) *http.Server {
 	return s
 }
 
+// NewPlainService serves what is not the API (metrics), to whoever may connect: short
+// questions, answered at once.
+func NewPlainService(h http.Handler, log *slog.Logger) *http.Server {
+	s := server(h, othersStreams, log)
+	s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = bodyPatience, answerPatience, idlePatience
+	return s
+}
+
 // within bounds the bodies of requests, whatever they are for.
 func within(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -477,15 +477,16 @@ func (m *Market) explain(a actor, mem *member) (*v1.ExplainResponse, bool) {
 	if !known {
 		return nil, false
 	}
-	if !a.admin { // what others bid is theirs: told as coarsely as it is of use
-		x.Needed = coarse(x.Needed)
+	needed := x.Needed
+	if !a.fresh() { // what others bid is theirs: told as coarsely as it is of use
+		needed = coarse(needed)
 	}
 	if mem.observed {
 		x.Verdict = demon.VerdictObserved
 	}
 	return &v1.ExplainResponse{
 		Verdict: x.Verdict.String(), Workload: m.discreet(a, m.workload(&line, mem)), Price: m.view().GetPrice(),
-		WantedMilli: int64(x.Wanted), GotMilli: int64(x.Got), NeededBidMilli: int64(x.Needed), Rank: int32(x.Rank), Ranked: int32(x.Ranked),
+		WantedMilli: int64(x.Wanted), GotMilli: int64(x.Got), NeededBidMilli: int64(needed), Rank: int32(x.Rank), Ranked: int32(x.Ranked),
 		ReserveMilli: int64(x.Reserve), LastsNs: int64(x.Lasts), PacedUcreditsPerS: int64(x.Paced),
 		SupplyMilli: int64(x.Supply), OthersMilli: int64(x.Others),
 	}, true

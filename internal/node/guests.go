@@ -270,7 +270,7 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 		return nil, &demon.Refusal{What: "group", Reason: fmt.Sprintf("it overlaps with that of %s; maxwell detach %s first", other, other)}
 	}
 	terms.Name = req.GetName()
-	if !named(terms.Name) {
+	if !checkName(terms.Name) {
 		return nil, &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q: use 1 to %d letters, digits, - and _", terms.Name, maxName)}
 	}
 	mem := &member{

@@ -22,6 +22,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/api"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
+	"github.com/maxwell-hypervisor/maxwell/internal/config"
 	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 )
 
@@ -46,7 +47,7 @@ func hostMarket(t testing.TB, change ...func(*Daemon)) *hosted {
 		t.Fatal(err)
 	}
 	h := &hosted{t: t, dir: dir, socket: filepath.Join(dir, SocketName)}
-	d := &Daemon{Journal: filepath.Join(dir, "journal.sqlite"), Socket: h.socket, Access: api.Access{Everybody: true}}
+	d := &Daemon{Config: config.New(), Journal: filepath.Join(dir, "journal.sqlite"), Socket: h.socket, Access: api.Access{Everybody: true}}
 	for _, f := range change {
 		f(d)
 	}
@@ -339,11 +340,12 @@ func TestEnergyByTheQuantum(t *testing.T) {
 			return fmt.Sprint(n.GetEnergyUj(), n.GetIdleUj(), n.GetSystemUj(), n.GetWattsUw()), nil
 		},
 	}
-	// changes counts how often an answer was new.
-	changes := func(c maxwellv1connect.MarketServiceClient, ask func(maxwellv1connect.MarketServiceClient) (string, error)) (n int) {
+	// changes counts how often an answer was new in four quanta or a little more, and
+	// how often it may have been.
+	changes := func(c maxwellv1connect.MarketServiceClient, ask func(maxwellv1connect.MarketServiceClient) (string, error)) (n, most int) {
 		t.Helper()
-		last := ""
-		for began := time.Now(); time.Since(began) < 4*quantum; {
+		last, began := "", time.Now()
+		for time.Since(began) < 4*quantum {
 			got, err := ask(c)
 			if err != nil {
 				t.Fatal(err)
@@ -353,20 +355,28 @@ func TestEnergyByTheQuantum(t *testing.T) {
 				last = got
 			}
 		}
-		return n
+		return n, int(time.Since(began)/quantum) + 2 // one stood before, one came at once
 	}
 	for name, ask := range asks {
-		n := changes(c, ask)
-		t.Logf("%s: %d figures in %v", name, n, 4*quantum)
-		if n > 6 {
-			t.Errorf("%s: %d figures in %v, at most one in %v is allowed", name, n, 4*quantum, quantum)
+		changed := false
+		for try := 0; try < 5 && !changed; try++ { // on a crowded machine nothing may happen for a while
+			n, most := changes(c, ask)
+			if n > most {
+				t.Errorf("%s: %d figures in %v, want at most %d: one in %v", name, n, 4*quantum, most, quantum)
+			}
+			changed = n > 1
 		}
-		if n < 2 {
+		if !changed {
 			t.Errorf("%s: nothing changed: the test sees nothing", name)
 		}
 	}
-	if n := changes(root, asks["Explain"]); n < 8 {
-		t.Errorf("root sees %d figures: the test could not see a finer one", n)
+	finer := false
+	for try := 0; try < 10 && !finer; try++ {
+		n, most := changes(root, asks["Explain"])
+		finer = n > most
+	}
+	if !finer {
+		t.Error("root sees no finer figures: the test could not see them")
 	}
 }
 

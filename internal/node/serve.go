@@ -330,7 +330,9 @@ func remedies() connect.UnaryInterceptorFunc {
 			out, err := next(ctx, req)
 			if c, ok := errors.AsType[*connect.Error](err); ok {
 				if _, remedy, found := strings.Cut(c.Message(), "; "); found && printable(remedy) {
-					c.Meta().Set(remedyHeader, remedy)
+					own := connect.NewError(c.Code(), errors.New(c.Message())) // c may be everybody's
+					own.Meta().Set(remedyHeader, remedy)
+					err = own
 				}
 			}
 			return out, err
@@ -362,7 +364,7 @@ func (m *Market) measure() (server, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", metrics.Handler(func(context.Context) (*v1.Snapshot, error) { return m.view(), nil }))
-	gauges := &http.Server{Handler: m.deadly(mux), ReadHeaderTimeout: 10 * time.Second}
+	gauges := api.NewPlainService(m.deadly(mux), m.log)
 	m.spawn("metrics", func() { m.serve(gauges, l) })
 	return gauges, nil
 }

@@ -251,9 +251,9 @@ func clipAll(words []string, most int) []string {
 	return words
 }
 
-// named reports whether a name is one that a workload may have: it becomes a
+// checkName reports whether a name is one that a workload may have: it becomes a
 // directory, part of an account's name, and text on somebody's terminal.
-func named(name string) bool {
+func checkName(name string) bool {
 	return name != "" && len(name) <= maxName && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 		return !letter && r != '-' && r != '_' && r != '.'
@@ -264,7 +264,7 @@ func named(name string) bool {
 // command line's.
 func checkTerms(r *v1.AdmitRequest) error {
 	name := r.GetName()
-	if !named(name) {
+	if !checkName(name) {
 		return &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q: use 1 to %d letters, digits, - and _", clip(name, maxName), maxName)}
 	}
 	if len(r.GetLog()) > maxText || len(r.GetIncomeKind()) > maxText {
