@@ -8,10 +8,11 @@ const (
 	Opened  Change = iota + 1 // an account was opened
 	Forgot                    // an account was forgotten
 	Applied                   // a chain of transfers was applied
+	Carried                   // books were brought forward into an empty ledger
 	changes                   // one past the last
 )
 
-var changeNames = [changes]string{Opened: "opened", Forgot: "forgot", Applied: "applied"}
+var changeNames = [changes]string{Opened: "opened", Forgot: "forgot", Applied: "applied", Carried: "carried"}
 
 // String is the change's word in journals and reports.
 func (c Change) String() string {
@@ -27,6 +28,7 @@ type Entry struct {
 	Change  Change
 	Account Account    // Opened: without sums; Forgot: its ID alone
 	Chain   []Transfer // Applied: one transfer, or several linked ones
+	Books   *Books     // Carried: what the entries before it gave
 }
 
 // Replay carries e out again. OK says that it was; everything else that it does
@@ -47,6 +49,10 @@ func (l *Ledger) Replay(e *Entry) Status {
 			if s != OK && s != LinkedFailed {
 				return s
 			}
+		}
+	case Carried:
+		if e.Books != nil {
+			return l.carry(e.Books)
 		}
 	case changes: // not a change
 	}

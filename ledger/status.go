@@ -48,16 +48,20 @@ const (
 	HoldsFull  // more open holds than Config.Holds
 
 	// Accounts: Open and Forget.
-	NameInvalid                   // an account needs a name
-	KindInvalid                   // an account needs a kind of the chart
-	SumsNotZero                   // a new account cannot bring money
-	AccountExists                 // this account is open; nothing to do
-	AccountExistsDifferent        // this id is open with another name, kind or flags
-	AccountsFull                  // more accounts than Config.Accounts
-	AccountNotFound               // nothing to forget
-	AccountHasHolds               // a hold still names the account
-	AccountHasMoney               // its balance is not zero
-	statuses               = iota // how many there are
+	NameInvalid            // an account needs a name
+	KindInvalid            // an account needs a kind of the chart
+	SumsNotZero            // a new account cannot bring money
+	AccountExists          // this account is open; nothing to do
+	AccountExistsDifferent // this id is open with another name, kind or flags
+	AccountsFull           // more accounts than Config.Accounts
+	AccountNotFound        // nothing to forget
+	AccountHasHolds        // a hold still names the account
+	AccountHasMoney        // its balance is not zero
+
+	// Books that are brought forward.
+	BooksNotEmpty        // the ledger has accounts or a past already
+	BooksUneven          // their sums do not fit each other
+	statuses      = iota // how many there are
 )
 
 var statusNames = [statuses]string{
@@ -75,6 +79,7 @@ var statusNames = [statuses]string{
 	AccountExists: "account_exists", AccountExistsDifferent: "account_exists_different",
 	AccountsFull: "accounts_full", AccountNotFound: "account_not_found",
 	AccountHasHolds: "account_has_holds", AccountHasMoney: "account_has_money",
+	BooksNotEmpty: "books_not_empty", BooksUneven: "books_uneven",
 }
 
 // String is the status' word in journals and transcripts.
