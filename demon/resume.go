@@ -26,32 +26,22 @@ type Readopted struct {
 }
 
 // Resume returns a market whose books are entries, replayed: what Entries of
-// earlier processes handed over, all of it and in order. Its workloads are not in
-// it yet. Before the first Step the caller gives every saved one to Readopt or to
-// BuryLost; the first Step returns the money of the others to the mint.
+// earlier processes handed over, in order; all of it, or from books that were carried
+// forward. Its workloads are not in it yet. Before the first Step the caller gives
+// every saved one to Readopt or to BuryLost; the first Step returns the money of the
+// others to the mint.
 func Resume(cfg Config, now unit.Instant, entries iter.Seq[ledger.Entry]) (*Demon, error) {
 	d := newDemon(cfg, now)
-	b := bookkeeper{book: d.book, wallet: make(map[string]bool)}
-	count, taken := 0, make(map[uint64]struct{})
-	b.asked.own = make(map[uint64]struct{})
+	t := newTally(d.book)
+	count := 0
 	for e := range entries {
 		count++
-		if status := d.book.Replay(&e); status != ledger.OK {
+		if status := t.Replay(&e); status != ledger.OK {
 			return nil, fmt.Errorf("entry %d (%v) does not fit the books before it: %v", count, e.Change, status)
 		}
-		for i := range e.Chain {
-			t := &e.Chain[i]
-			b.at = max(b.at, t.At)
-			hi, _ := t.ID.Parts()
-			taken[hi] = struct{}{}
-			d.nextID = max(d.nextID, t.UserData&^callerMade)
-			if t.UserData&callerMade != 0 {
-				b.asked.remember(t.ID, request{debit: t.Debit, credit: t.Credit, amount: t.Amount})
-			} else {
-				b.asked.own[hi] = struct{}{}
-			}
-		}
 	}
+	b := bookkeeper{book: d.book, wallet: make(map[string]bool), at: t.at, asked: t.asked}
+	d.nextID = t.highest
 	for a := range d.book.Accounts() {
 		if name, ok := strings.CutPrefix(a.Name, ledger.KindWallet.String()+":"); ok {
 			b.wallet[name] = true
@@ -60,10 +50,8 @@ func Resume(cfg Config, now unit.Instant, entries iter.Seq[ledger.Entry]) (*Demo
 	// No transfer of this process may have the id of an earlier one, even if it
 	// was given the same seed.
 	b.prefix = d.rng.Uint64()
-	for known := true; known; {
-		if _, known = taken[b.prefix]; known {
-			b.prefix = d.rng.Uint64()
-		}
+	for b.asked.taken(b.prefix) {
+		b.prefix = d.rng.Uint64()
 	}
 	b.asked.own[b.prefix] = struct{}{}
 	b.keep = cfg.Journal

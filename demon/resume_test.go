@@ -26,12 +26,26 @@ type handed struct {
 
 // disk is what a process leaves behind.
 type disk struct {
-	entries []ledger.Entry
+	entries []ledger.Entry // since the books were last carried forward
+	whole   []ledger.Entry // what they would be if they never had been
 	docs    map[uint64]Saved
+}
+
+// carry makes the books so far the first entry of those that are kept.
+func (k *disk) carry() {
+	t := NewTally()
+	for i := range k.entries {
+		if status := t.Replay(&k.entries[i]); status != ledger.OK {
+			panic(fmt.Sprintf("entry %d: %v", i+1, status))
+		}
+	}
+	books := t.Books()
+	k.entries = []ledger.Entry{{Change: ledger.Carried, Books: &books}}
 }
 
 func (k *disk) write(h handed) {
 	k.entries = append(k.entries, h.entries...)
+	k.whole = append(k.whole, h.entries...)
 	for _, s := range h.saves {
 		text, err := json.Marshal(s)
 		if err != nil {
@@ -243,6 +257,7 @@ func (m *mortal) crash() {
 	if err != nil {
 		t.Fatalf("resume: %v", err)
 	}
+	m.knowsTheSame(d)
 	m.d, m.in, m.out = d, Input{}, Decisions{}
 	old := m.beings
 	m.beings = make(map[uint64]*being)
@@ -262,6 +277,27 @@ func (m *mortal) crash() {
 			b = m.truth[id]
 		}
 		m.comeBack(id, b, s)
+	}
+}
+
+// knowsTheSame holds that who resumed from books that were carried forward is who
+// resumes from every entry there ever was.
+func (m *mortal) knowsTheSame(d *Demon) {
+	want, err := Resume(m.cfg, m.now, slices.Values(m.disk.whole))
+	if err != nil {
+		m.t.Fatalf("resume from the first entry on: %v", err)
+	}
+	if diff := cmp.Diff(want.book.Books(), d.book.Books()); diff != "" {
+		m.t.Fatalf("books from the first entry on, and carried forward:\n%s", diff)
+	}
+	a, b := &want.money, &d.money
+	if a.prefix != b.prefix || a.at != b.at || want.nextID != d.nextID || !maps.Equal(a.wallet, b.wallet) {
+		m.t.Fatalf("prefix %x, at %d, highest %d, wallets %v; carried forward %x, %d, %d, %v",
+			a.prefix, a.at, want.nextID, a.wallet, b.prefix, b.at, d.nextID, b.wallet)
+	}
+	if !maps.Equal(a.asked.own, b.asked.own) || !maps.Equal(a.asked.made, b.asked.made) ||
+		!slices.Equal(slices.Collect(a.asked.all()), slices.Collect(b.asked.all())) {
+		m.t.Fatalf("requests %+v; carried forward %+v", a.asked, b.asked)
 	}
 }
 
@@ -386,6 +422,7 @@ func TestDaemonMayDie(t *testing.T) {
 			"tick":  func(t *rapid.T) { m.t = t; m.live() },
 			"again": func(t *rapid.T) { m.t = t; m.live() },
 			"crash": func(t *rapid.T) { m.t = t; m.crash() },
+			"carry": func(*rapid.T) { m.disk.carry() },
 			"people": func(t *rapid.T) {
 				m.t = t
 				if b := m.pick(); b != nil {

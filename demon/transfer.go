@@ -2,6 +2,7 @@ package demon
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/maxwell-hypervisor/maxwell/ledger"
 	"github.com/maxwell-hypervisor/maxwell/unit"
@@ -43,6 +44,30 @@ func (r *requests) remember(id ledger.ID, what request) {
 		r.next = (r.next + 1) % mostRequests
 	}
 	r.made[id] = what
+}
+
+// all iterates over the ids that are remembered, the oldest first.
+func (r *requests) all() iter.Seq[ledger.ID] {
+	return func(yield func(ledger.ID) bool) {
+		for i := range r.order {
+			if !yield(r.order[(r.next+i)%len(r.order)]) {
+				return
+			}
+		}
+	}
+}
+
+// taken reports whether an id that is known begins with prefix.
+func (r *requests) taken(prefix uint64) bool {
+	if _, own := r.own[prefix]; own {
+		return true
+	}
+	for _, id := range r.order {
+		if hi, _ := id.Parts(); hi == prefix {
+			return true
+		}
+	}
+	return false
 }
 
 // judge reports whether id was carried out before, or why it cannot be.
