@@ -33,9 +33,13 @@ type Request struct {
 // of transfers before it are not in it: a ledger that it is carried to refuses what
 // is not younger than the last of them as Stale.
 func (l *Ledger) Books() Books {
-	b := Books{Accounts: slices.Collect(l.Accounts()), Retired: slices.Clone(l.retired[:]), Holds: slices.Collect(l.Holds()), Last: l.last}
-	for n := len(b.Retired); n > 0 && b.Retired[n-1] == (Total{}); n-- {
-		b.Retired = b.Retired[:n-1]
+	did := len(l.retired)
+	for did > 0 && l.retired[did-1] == (Total{}) {
+		did--
+	}
+	b := Books{
+		Accounts: slices.Collect(l.Accounts()), Retired: append([]Total(nil), l.retired[:did]...),
+		Holds: slices.Collect(l.Holds()), Last: l.last,
 	}
 	slices.SortFunc(b.Holds, func(x, y Transfer) int { return slices.Compare(x.ID[:], y.ID[:]) })
 	return b

@@ -369,7 +369,7 @@ func TestIndexed(t *testing.T) {
 	defer s.Close()
 	uid := uint32(7)
 	for _, test := range []struct {
-		query interface{ sql() (string, []any) }
+		query any
 		index string // that has to be used
 	}{
 		{&Query{Kind: "event"}, "document_wall"},
@@ -383,7 +383,14 @@ func TestIndexed(t *testing.T) {
 		{&TransferQuery{Account: ledger.Heat().ID, Limit: 3}, "transfer_credit"},
 		{&TransferQuery{}, "account_id"},
 	} {
-		text, args := test.query.sql()
+		var text string
+		var args []any
+		switch q := test.query.(type) {
+		case *Query:
+			text, args = q.sql()
+		case *TransferQuery:
+			text, args = q.sql(version)
+		}
 		rows, err := s.readers.Query("EXPLAIN QUERY PLAN "+text, args...)
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // seal returns the hash of a record that follows the one with hash before. The
@@ -29,6 +30,9 @@ func encode(b []byte, before Hash, seq uint64, wall time.Time, e *ledger.Entry) 
 	for i := range e.Chain {
 		b = appendTransfer(b, &e.Chain[i])
 	}
+	if e.Change == ledger.Carried && e.Books != nil {
+		b = appendBooks(b, e.Books)
+	}
 	return b
 }
 
@@ -46,4 +50,48 @@ func appendTransfer(b []byte, t *ledger.Transfer) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(t.At))
 	b = binary.BigEndian.AppendUint16(b, uint16(t.Code))
 	return append(b, byte(t.Flags))
+}
+
+func appendBooks(b []byte, books *ledger.Books) []byte {
+	number := func(n uint64) { b = binary.BigEndian.AppendUint64(b, n) }
+	wide := func(list ...unit.Wide) {
+		for _, w := range list {
+			number(w.Hi)
+			number(w.Lo)
+		}
+	}
+	number(uint64(books.Last))
+	number(books.Highest)
+	number(uint64(len(books.Accounts)))
+	for i := range books.Accounts {
+		a := &books.Accounts[i]
+		b = append(b, a.ID[:]...)
+		b = binary.BigEndian.AppendUint16(b, uint16(a.Code))
+		b = append(b, byte(a.Flags))
+		b = binary.BigEndian.AppendUint32(b, uint32(len(a.Name)))
+		b = append(b, a.Name...)
+		wide(a.DebitsPosted, a.DebitsPending, a.CreditsPosted, a.CreditsPending)
+	}
+	number(uint64(len(books.Retired)))
+	for _, t := range books.Retired {
+		number(uint64(t.Accounts))
+		wide(t.Debits, t.Credits)
+	}
+	number(uint64(len(books.Holds)))
+	for i := range books.Holds {
+		b = appendTransfer(b, &books.Holds[i])
+	}
+	number(uint64(len(books.Prefixes)))
+	for _, prefix := range books.Prefixes {
+		number(prefix)
+	}
+	number(uint64(len(books.Requests)))
+	for i := range books.Requests {
+		r := &books.Requests[i]
+		b = append(b, r.ID[:]...)
+		b = append(b, r.Debit[:]...)
+		b = append(b, r.Credit[:]...)
+		number(uint64(r.Amount))
+	}
+	return b
 }

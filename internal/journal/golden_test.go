@@ -15,7 +15,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/ledger"
 )
 
-var update = flag.Bool("update", false, "write testdata/version2.sqlite anew: only before that version is released")
+var update = flag.Bool("update", false, "write testdata/version3.sqlite anew: only before that version is released")
 
 // goldens are files that each version wrote, and what is in them. When the schema
 // changes, the old ones stay, and have to be read still.

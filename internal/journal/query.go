@@ -23,17 +23,34 @@ ORDER BY r.seq, t.part`
 // Records implements Store.
 func (s *SQLite) Records() iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
+		s.gate.RLock()
+		defer s.gate.RUnlock()
+		var rec Record // whose transfers are being collected
+		failed := func(err error) {
+			yield(Record{Seq: rec.Seq + 1}, s.plain(fmt.Errorf("read record %d: %w", rec.Seq+1, err)))
+		}
+		if s.readers == nil {
+			failed(errAway)
+			return
+		}
+		first, ok, err := s.carried()
+		if err != nil {
+			failed(err)
+			return
+		}
+		if ok && !yield(first, nil) {
+			return
+		}
 		rows, err := s.readers.Query(everything)
 		if err != nil {
-			yield(Record{}, s.plain(err))
+			failed(err)
 			return
 		}
 		defer rows.Close()
-		var rec Record // whose transfers are being collected
 		for rows.Next() {
 			next, err := scan(rows)
 			if err != nil {
-				yield(Record{Seq: rec.Seq + 1}, s.plain(fmt.Errorf("read record %d: %w", rec.Seq+1, err)))
+				failed(err)
 				return
 			}
 			if next.Seq == rec.Seq {
@@ -46,13 +63,25 @@ func (s *SQLite) Records() iter.Seq2[Record, error] {
 			rec = next
 		}
 		if err := rows.Err(); err != nil {
-			yield(Record{Seq: rec.Seq}, s.plain(err))
+			failed(err)
 			return
 		}
 		if rec.Seq != 0 {
 			yield(rec, nil)
 		}
 	}
+}
+
+// carried is the record that brings the books forward, if the file begins with one.
+func (s *SQLite) carried() (Record, bool, error) {
+	if s.version < 3 {
+		return Record{}, false, nil
+	}
+	rec, _, ok, err := firstCarried(s.readers)
+	if !ok || err != nil {
+		return Record{}, false, err
+	}
+	return rec, true, readCarried(s.readers, rec.Books)
 }
 
 // scan reads one row of everything.
@@ -94,11 +123,12 @@ func (s *SQLite) Documents(q Query) iter.Seq2[Document, error] {
 			yield(Document{}, errors.New("a query of documents names no kind"))
 			return
 		}
-		if s.version < 2 {
-			return
+		s.gate.RLock()
+		defer s.gate.RUnlock()
+		if s.version >= 2 {
+			text, args := q.sql()
+			each(s, text, args, scanDocument, yield)
 		}
-		text, args := q.sql()
-		each(s, text, args, scanDocument, yield)
 	}
 }
 
@@ -157,23 +187,68 @@ func scanDocument(rows *sql.Rows) (Document, error) {
 // Transfers implements Store. In a file of version 1 it looks at every transfer.
 func (s *SQLite) Transfers(q TransferQuery) iter.Seq2[Posting, error] {
 	return func(yield func(Posting, error) bool) {
-		text, args := q.sql()
-		each(s, text, args, scanPosting, yield)
+		s.gate.RLock()
+		defer s.gate.RUnlock()
+		found := 0
+		counted := func(p Posting, err error) bool {
+			found++
+			return yield(p, err) && err == nil
+		}
+		text, args := q.sql(s.version)
+		more, at := each(s, text, args, scanPosting, counted), s.origin
+		for left := q; more && at.Seq > 0; {
+			if left.Limit = q.Limit - found; q.Limit > 0 && left.Limit <= 0 {
+				return
+			}
+			f, ok, err := closedAt(s.path, at.Seq)
+			if err != nil {
+				counted(Posting{}, s.plain(err))
+			}
+			if !ok || err != nil { // moved away, and so are those before it
+				return
+			}
+			at, more = f.transfers(&left, counted)
+		}
 	}
 }
 
+// transfers reads a closed file, and returns after which record it begins and whether
+// to go on before it.
+func (f *closedFile) transfers(q *TransferQuery, yield func(Posting, error) bool) (origin Head, more bool) {
+	s, err := Open(f.path)
+	if err != nil {
+		yield(Posting{}, err)
+		return Head{}, false
+	}
+	text, args := q.sql(s.version)
+	more = each(s, text, args, scanPosting, yield)
+	if err := s.Close(); err != nil && more {
+		yield(Posting{}, err)
+		return Head{}, false
+	}
+	return s.origin, more
+}
+
 // postings is each transfer with what other tables know of it.
-const postings = `
+func postings(version int) string {
+	name := func(id string) string {
+		text := "(SELECT a.name FROM account a WHERE a.id = " + id + " AND a.name <> '' ORDER BY a.seq DESC LIMIT 1)"
+		if version < 3 {
+			return text
+		}
+		return "coalesce(" + text + ", (SELECT c.name FROM carried_account c WHERE c.id = " + id + "))"
+	}
+	return `
 SELECT seq, part, id, debit, credit, pending, amount, timeout, purpose, flags, user_data, at,
-  (SELECT r.wall FROM record r WHERE r.seq = t.seq),
-  (SELECT a.name FROM account a WHERE a.id = t.debit AND a.name <> '' ORDER BY a.seq DESC LIMIT 1),
-  (SELECT a.name FROM account a WHERE a.id = t.credit AND a.name <> '' ORDER BY a.seq DESC LIMIT 1)
+  (SELECT r.wall FROM record r WHERE r.seq = t.seq), ` + name("t.debit") + ", " + name("t.credit") + `
 FROM transfer t`
+}
 
 // sql is the query in SQL. Two indices give one half each of an account's transfers,
 // in order, and SQLite merges them: here too a limit is the work. (No transfer is in
 // both: the books refuse one from an account to itself.)
-func (q *TransferQuery) sql() (string, []any) {
+func (q *TransferQuery) sql(version int) (string, []any) {
+	postings := postings(version)
 	const newest = " ORDER BY seq DESC, part DESC LIMIT ?"
 	if q.Account.IsZero() {
 		return postings + newest, []any{limit(q.Limit)}
@@ -204,26 +279,37 @@ func scanPosting(rows *sql.Rows) (Posting, error) {
 	return p, nil
 }
 
-// each yields what scan makes of each row.
-func each[T any](s *SQLite, text string, args []any, scan func(*sql.Rows) (T, error), yield func(T, error) bool) {
+// errAway is why a query cannot be answered: a Rotate ended badly, and the next that
+// is written connects again.
+var errAway = errors.New("not open; the next that is written opens it again")
+
+// each yields what scan makes of each row. It returns false where the rest is not
+// wanted, or could not be read.
+func each[T any](s *SQLite, text string, args []any, scan func(*sql.Rows) (T, error), yield func(T, error) bool) bool {
 	var none T
+	if s.readers == nil {
+		yield(none, s.plain(errAway))
+		return false
+	}
 	rows, err := s.readers.Query(text, args...)
 	if err != nil {
 		yield(none, s.plain(err))
-		return
+		return false
 	}
 	defer rows.Close()
 	for rows.Next() {
 		v, err := scan(rows)
 		if err != nil {
 			yield(none, s.plain(err))
-			return
+			return false
 		}
 		if !yield(v, nil) {
-			return
+			return false
 		}
 	}
 	if err := rows.Err(); err != nil {
 		yield(none, s.plain(err))
+		return false
 	}
+	return true
 }

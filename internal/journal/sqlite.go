@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -20,21 +21,25 @@ import (
 )
 
 const (
-	version     = 2
+	version     = 3
 	application = 0x4d58574c // "MXWL", in the file's header: what file(1) and Open look at
 	mode        = 0o600
 )
 
-// SQLite is a Store in one file. What is written goes through one connection, and
-// what is read through others: SQLite's write-ahead log lets neither wait for the
-// other.
+// SQLite is a Store in one file, and in those that were closed before it. What is
+// written goes through one connection, and what is read through others: SQLite's
+// write-ahead log lets neither wait for the other.
 type SQLite struct {
-	path    string
-	writer  *sql.DB              // nil where the journal is only read
-	lock    *host.FileLock       // as well
-	head    atomic.Pointer[Head] // as well
+	path   string
+	writer *sql.DB              // nil where the journal is only read, or after a Rotate that ended badly
+	lock   *host.FileLock       // nil where the journal is only read
+	head   atomic.Pointer[Head] // as well
+
+	gate    sync.RWMutex // held for reading while somebody reads the file
 	readers *sql.DB
-	version int // of the file
+	version int               // of the file
+	origin  Head              // after which it begins
+	reached func(step string) // what tests want to know of a Rotate; nil = nothing
 }
 
 var _ Store = (*SQLite)(nil)
@@ -49,6 +54,9 @@ func Create(path string) (*SQLite, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("journal %s: %w", path, err)
+	}
+	if err := tidy(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("journal %s: %w", path, err), lock.Release())
 	}
 	// Before SQLite does, which would let everybody read it, and its log after it. One
 	// that is there stays closed: to close it would drop the locks of whoever in this
@@ -86,6 +94,9 @@ func Open(path string) (*SQLite, error) {
 	var err error
 	if s.readers, err = connect(path, how); err == nil {
 		err = s.known(s.readers)
+	}
+	if err == nil {
+		err = s.begins()
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -139,6 +150,7 @@ func (s *SQLite) prepare() (err error) {
 		return err
 	}
 	s.writer.SetMaxOpenConns(1) // a second one would wait for the first
+	s.version = 0
 	app, have, err := header(s.writer)
 	if err != nil {
 		return s.plain(err)
@@ -161,8 +173,19 @@ func (s *SQLite) prepare() (err error) {
 	if s.readers, err = connect(s.path, reading); err != nil {
 		return err
 	}
+	if err := s.begins(); err != nil {
+		return err
+	}
 	head, err := s.last()
 	s.head.Store(&head)
+	return s.plain(err)
+}
+
+// begins reads after which record the file begins.
+func (s *SQLite) begins() (err error) {
+	if s.version >= 3 {
+		_, s.origin, _, err = firstCarried(s.readers)
+	}
 	return s.plain(err)
 }
 
@@ -198,7 +221,11 @@ func (s *SQLite) last() (Head, error) {
 	var hash []byte
 	err := s.readers.QueryRow("SELECT seq, hash FROM record ORDER BY seq DESC LIMIT 1").Scan(&h.Seq, &hash)
 	if errors.Is(err, sql.ErrNoRows) {
-		return Head{}, nil
+		if s.version < 3 {
+			return Head{}, nil
+		}
+		rec, _, _, err := firstCarried(s.readers)
+		return Head{Seq: rec.Seq, Hash: rec.Hash}, err
 	}
 	if copy(h.Hash[:], hash) != len(h.Hash) && err == nil {
 		err = fmt.Errorf("hash of record %d has %d bytes", h.Seq, len(hash))
@@ -208,17 +235,24 @@ func (s *SQLite) last() (Head, error) {
 
 // Head implements Store.
 func (s *SQLite) Head() (Head, error) {
-	if s.writer != nil {
+	if s.lock != nil {
 		return *s.head.Load(), nil
 	}
 	h, err := s.last()
 	return h, s.plain(err)
 }
 
+// Origin implements Store.
+func (s *SQLite) Origin() (Head, error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return s.origin, nil
+}
+
 // Append implements Store: one transaction, one flush.
 func (s *SQLite) Append(wall time.Time, b Batch) (Head, error) {
-	if s.writer == nil {
-		return Head{}, s.readOnly()
+	if err := s.ready(); err != nil {
+		return Head{}, err
 	}
 	before := *s.head.Load()
 	if b.empty() {
@@ -243,7 +277,19 @@ func (s *SQLite) Append(wall time.Time, b Batch) (Head, error) {
 	return head, nil
 }
 
-func (s *SQLite) readOnly() error { return fmt.Errorf("journal %s: opened for reading", s.path) }
+// ready reports whether the journal can be written. It connects again after a Rotate
+// that could not.
+func (s *SQLite) ready() error {
+	switch {
+	case s.lock == nil:
+		return fmt.Errorf("journal %s: opened for reading", s.path)
+	case s.writer != nil:
+		return nil
+	}
+	s.gate.Lock() // nobody reads: there is no connection to do it with
+	defer s.gate.Unlock()
+	return s.reconnect()
+}
 
 func writeEntries(tx *sql.Tx, head Head, wall time.Time, entries []ledger.Entry) (Head, error) {
 	if len(entries) == 0 {
@@ -319,8 +365,8 @@ func writeDocuments(tx *sql.Tx, wall time.Time, b *Batch) error {
 
 // Prune implements Store.
 func (s *SQLite) Prune(kind string, before time.Time, keep int) (int, error) {
-	if s.writer == nil {
-		return 0, s.readOnly()
+	if err := s.ready(); err != nil {
+		return 0, err
 	}
 	result, err := s.writer.Exec(`DELETE FROM document WHERE kind = ?1 AND wall < ?2 AND number NOT IN (
 		SELECT number FROM document WHERE kind = ?1 ORDER BY wall DESC, number DESC LIMIT ?3)`,
@@ -346,11 +392,17 @@ func (s *SQLite) Close() error {
 	return err
 }
 
+// isBusy reports whether another connection is in the way.
+func isBusy(err error) bool {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	return ok && e.Code()&0xff == codes.SQLITE_BUSY
+}
+
 // plain names the file, and the class of failure where a caller can tell them
 // apart.
 func (s *SQLite) plain(err error) error {
-	if err == nil {
-		return nil
+	if err == nil || errors.Is(err, ErrReading) {
+		return err
 	}
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff {
