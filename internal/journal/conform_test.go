@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/maxwell-hypervisor/maxwell/ledger"
@@ -123,8 +124,14 @@ func resumeNovel(t testing.TB, s Store, seed uint64) *novel {
 		t.Fatal(err)
 	}
 	for _, r := range read(t, s) {
-		if name, ok := strings.CutPrefix(r.Account.Name, "wallet:"); ok && !slices.Contains(n.names, name) {
-			n.names = append(n.names, name)
+		accounts := []ledger.Account{r.Account}
+		if r.Books != nil {
+			accounts, n.now, n.seq = r.Books.Accounts, r.Books.Last, 10*uint64(r.Books.Last)
+		}
+		for _, a := range accounts {
+			if name, ok := strings.CutPrefix(a.Name, "wallet:"); ok && !slices.Contains(n.names, name) {
+				n.names = append(n.names, name)
+			}
 		}
 		for _, c := range r.Chain {
 			n.seq, n.now = binary.BigEndian.Uint64(c.ID[8:]), c.At
@@ -202,6 +209,71 @@ func TestConformKeeps(t *testing.T) {
 				}
 				if d := cmp.Diff(books, r.Books); d != "" || r.Sum != 0 {
 					rt.Errorf("replayed books differ (-want +have), sum %v:\n%s", r.Sum, d)
+				}
+				if err := s.Close(); err != nil {
+					rt.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// TestConformRotates: whenever a journal goes on in a new file, and whenever it is
+// opened again, the chain goes on, the file verifies and gives the books, and the
+// documents are all there.
+func TestConformRotates(t *testing.T) {
+	for name, open := range engines {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(rt *rapid.T) {
+				s, again := open(t)
+				n := newNovel(rapid.Uint64().Draw(rt, "seed"))
+				docs := &shelf{places: map[Ref]int{}, there: map[Ref]Document{}}
+				wall := time.Unix(1_790_000_000, 0).UTC()
+				var head, origin Head
+				for i, what := range rapid.SliceOfN(rapid.IntRange(0, 4), 3, 7).Draw(rt, "what") {
+					switch {
+					case what == 0 && head.Seq > 0:
+						old := head
+						var err error
+						if head, err = s.Rotate(wall, n.books.Books()); err != nil || head.Seq != old.Seq+1 {
+							rt.Fatalf("rotate at %d: head %d, %v", old.Seq, head.Seq, err)
+						}
+						origin = old
+					case what == 1:
+						if err := s.Close(); err != nil {
+							rt.Fatal(err)
+						}
+						var err error
+						if s, err = again(); err != nil {
+							rt.Fatal(err)
+						}
+					default:
+						for range what {
+							n.page()
+						}
+						b := Batch{Entries: n.take(), Put: []Document{{Kind: "event", Key: fmt.Sprint(i % 4), Body: []byte{byte(i)}}}}
+						var err error
+						if head, err = s.Append(wall, b); err != nil {
+							rt.Fatal(err)
+						}
+						docs.write(wall, &b)
+					}
+				}
+				if h, err := s.Head(); err != nil || h != head {
+					rt.Fatalf("it ends at %v, %v; want %v", h, err, head)
+				}
+				if o, err := s.Origin(); err != nil || o != origin {
+					rt.Fatalf("it begins after %v, %v; want %v", o, err, origin)
+				}
+				books := ledger.New(ledger.Config{})
+				if r, err := Replay(s, books); err != nil || r.Head != head {
+					rt.Fatalf("record %d, %v; want %d", r.Head.Seq, err, head.Seq)
+				}
+				if d := cmp.Diff(n.books.Books(), books.Books()); d != "" {
+					rt.Fatalf("books (-want +have):\n%s", d)
+				}
+				if d := cmp.Diff(docs.answer(&Query{Kind: "event"}), gather(t, s.Documents(Query{Kind: "event"})), cmpopts.EquateEmpty()); d != "" {
+					rt.Fatalf("documents (-want +have):\n%s", d)
 				}
 				if err := s.Close(); err != nil {
 					rt.Fatal(err)

@@ -12,8 +12,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/ledger"
 )
 
 // diary writes batches of which it can be told later whether all of each is there:
@@ -65,7 +69,7 @@ func checkDiary(t testing.TB, s Store) (batches int, err error) {
 			return 0, err
 		}
 	}
-	if seq != r.Head.Seq {
+	if seq != r.Head.Seq && (seq != r.Origin.Seq || r.Head.Seq != seq+1) { // but for books that were brought forward
 		return batches, fmt.Errorf("batch %d ended at record %d, the journal ends at %d", batches, seq, r.Head.Seq)
 	}
 	events := gather(t, s.Documents(Query{Kind: "event"}))
@@ -130,8 +134,15 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// writerVariable makes the test binary a writer that is going to be killed.
-const writerVariable = "MAXWELL_TEST_JOURNAL"
+// writerVariable makes the test binary a writer that is going to be killed; with the
+// other it kills itself at that step of its second rotation.
+const (
+	writerVariable = "MAXWELL_TEST_JOURNAL"
+	stepVariable   = "MAXWELL_TEST_STEP"
+)
+
+// rotateEvery is how many batches such a writer keeps in a file.
+const rotateEvery = 5
 
 // TestMain runs the writer when asked to: it appends for ever, and says after
 // each batch which one and which record is acknowledged.
@@ -156,6 +167,22 @@ func TestMain(m *testing.M) {
 			fmt.Println(err)
 			os.Exit(1)
 		}
+		fmt.Println(d.batches, head.Seq, head.Hash)
+		if d.batches%rotateEvery > 0 {
+			continue
+		}
+		if step := os.Getenv(stepVariable); step != "" && d.batches > rotateEvery {
+			s.reached = func(here string) {
+				if here == step {
+					_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+				}
+			}
+		}
+		if head, err = s.Rotate(time.Now(), d.novel.books.Books()); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		d.seq++
 		fmt.Println(d.batches, head.Seq, head.Hash)
 	}
 }
@@ -201,12 +228,102 @@ func TestKilled(t *testing.T) {
 		if n, err := checkDiary(t, s); err != nil || n < batches {
 			t.Errorf("round %d: %d batches, %v; %d were acknowledged", round, n, err, batches)
 		}
-		if !slices.ContainsFunc(read(t, s), func(r Record) bool { return r.Seq == acknowledged && r.Hash.String() == hash }) {
-			t.Errorf("round %d: no record %d with the hash that was acknowledged", round, acknowledged)
-		}
+		oneChain(t, path, acknowledged, hash)
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// oneChain holds that the files of a journal are one chain from record 1, with a record
+// that was acknowledged, and nothing beside them.
+func oneChain(t *testing.T, path string, acknowledged uint64, hash string) {
+	t.Helper()
+	sum, err := VerifySeries(path, func() Bearer { return ledger.New(ledger.Config{}) })
+	if err != nil || sum.Missing > 0 {
+		t.Fatalf("%d files, %d records missing, %v", sum.Files, sum.Missing, err)
+	}
+	closed, err := closedFiles(path)
+	if err != nil || sum.Files != len(closed)+1 {
+		t.Fatalf("%d files were verified, %d are closed, %v", sum.Files, len(closed), err)
+	}
+	if left, _ := filepath.Glob(path + nextSuffix + "*"); left != nil {
+		t.Errorf("left: %v", left)
+	}
+	for i, name := range append(closed, closedFile{path: path}) {
+		s, err := Open(name.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := read(t, s)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if i < len(closed) && (list[0].Seq != name.first || list[len(list)-1].Seq != name.last) {
+			t.Errorf("%s has the records %d to %d", name.path, list[0].Seq, list[len(list)-1].Seq)
+		}
+		if slices.ContainsFunc(list, func(r Record) bool { return r.Seq == acknowledged && r.Hash.String() == hash }) {
+			return
+		}
+	}
+	t.Errorf("no record %d with the hash that was acknowledged", acknowledged)
+}
+
+// TestKilledWhileRotating kills a writer at each step of going on in a new file: there
+// is one chain, with all that was acknowledged, and it goes on.
+func TestKilledWhileRotating(t *testing.T) {
+	t.Parallel()
+	for i, step := range []string{"half", "begun", "alone", "linked", "renamed"} {
+		t.Run(step, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "journal.sqlite")
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), writerVariable+"="+path, stepVariable+"="+step)
+			out, err := cmd.Output()
+			if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+				t.Fatalf("%v: %s", err, out)
+			}
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			var batches int
+			var acknowledged uint64
+			var hash string
+			if _, err := fmt.Sscan(lines[len(lines)-1], &batches, &acknowledged, &hash); err != nil {
+				t.Fatal(err)
+			}
+			if r, err := Open(path); err != nil { // somebody who only reads, before it is cleared up
+				t.Fatal(err)
+			} else if n, err := checkDiary(t, r); err != nil || n != batches {
+				t.Errorf("read as it was left: %d batches, %v; want %d", n, err, batches)
+			} else if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+			s, err := Create(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if n, err := checkDiary(t, s); err != nil || n != batches {
+				t.Errorf("%d batches, %v; %d were acknowledged", n, err, batches)
+			}
+			oneChain(t, path, acknowledged, hash)
+			if closed, _ := closedFiles(path); len(closed) != 1+i/4 {
+				t.Errorf("%d files are closed: %v", len(closed), closed)
+			}
+			head, _ := s.Head()
+			d := &diary{novel: resumeNovel(t, s, 1), pages: 3, batches: batches, seq: head.Seq}
+			for range 3 {
+				if _, err := s.Append(time.Now(), d.next()); err != nil {
+					t.Fatal(err)
+				}
+				if head, err = s.Rotate(time.Now(), d.novel.books.Books()); err != nil {
+					t.Fatal(err)
+				}
+				d.seq++
+			}
+			if n, err := checkDiary(t, s); err != nil || n != batches+3 {
+				t.Errorf("after three more: %d batches, %v", n, err)
+			}
+			oneChain(t, path, head.Seq, head.Hash.String())
+		})
 	}
 }
 

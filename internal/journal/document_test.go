@@ -266,6 +266,11 @@ func TestConformTransfers(t *testing.T) {
 						want = append(want, Posting{Seq: head.Seq - uint64(len(list)-1-j), Wall: wall, Transfer: c})
 					}
 				}
+				if i%70 == 69 {
+					if _, err := s.Rotate(wall, n.books.Books()); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
 			slices.Reverse(want)
 			for i := range want {

@@ -30,6 +30,9 @@ var goldens = []struct {
 	{"version2.sqlite", 2, "b7aa0156c0df5f7038caed8634708fc5c2698f310406f385f3c613c68980ed71", 30, []string{
 		`2 of 1000: {"number": 3}`, `last of 0: {}`, `4 of 1000: {"number": 5}`,
 	}},
+	{"version3.sqlite", 3, "f30beb63f450027e5d3aaa81dd4ef56f506633d4f3101e20bd027b7965ab4940", 31, []string{ // the second file of its journal
+		`2 of 1000: {"number": 3}`, `last of 0: {}`, `4 of 1000: {"number": 5}`,
+	}},
 }
 
 // golden copies a file to a directory of its own, under a name that is hard to get
@@ -206,10 +209,7 @@ func tables(t *testing.T, path string) []string {
 // were put, replaced and dropped.
 func writeGolden(t *testing.T) {
 	t.Helper()
-	path := filepath.Join("testdata", fmt.Sprintf("version%d.sqlite", version))
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
-	}
+	path := filepath.Join(t.TempDir(), "journal.sqlite")
 	s, err := Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -220,6 +220,15 @@ func writeGolden(t *testing.T) {
 		n.page()
 		list = append(list, n.take()...)
 	}
+	after4 := ledger.New(ledger.Config{}) // batches
+	for i := range 20 {
+		if status := after4.Replay(&list[i]); status != ledger.OK {
+			t.Fatal(status)
+		}
+	}
+	books := after4.Books()
+	books.Highest, books.Prefixes = 1<<63-1, []uint64{1, 1<<64 - 1}
+	books.Requests = []ledger.Request{{ID: ledger.MakeID(5, 6), Debit: ledger.Mint().ID, Credit: ledger.Wallet("a").ID, Amount: 7}}
 	for i := range 6 {
 		b := Batch{Entries: list[5*i : 5*i+5]}
 		wall := time.Unix(1_795_000_000, int64(i)).UTC()
@@ -232,9 +241,22 @@ func writeGolden(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if i == 3 {
+			head, err = s.Rotate(wall, books)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		t.Log(head)
 	}
 	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(filepath.Join("testdata", fmt.Sprintf("version%d.sqlite", version)), text, 0o644)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

@@ -208,7 +208,7 @@ func follows(s Store, head, origin Head, before *ledger.Books) string {
 		return "it does not follow from the hash of the record before it, in another file"
 	}
 	for rec, err := range s.Records() {
-		if err == nil && rec.Books != nil {
+		if err == nil && rec.Books != nil && rec.Hash == seal(origin.Hash, rec.Seq, rec.Wall, &rec.Entry) {
 			return different(before, rec.Books)
 		}
 		break // what is wrong then Replay says
