@@ -252,6 +252,11 @@ func (m *Market) prune() {
 			m.fault("prune the journal", err)
 		}
 	}
+	if d.KeepJournal > 0 {
+		if _, err := m.keeper.store.DropClosed(time.Now().Add(-d.KeepJournal)); err != nil {
+			m.fault("drop old files of the journal", err)
+		}
+	}
 }
 
 func orElse(d, otherwise time.Duration) time.Duration {
@@ -314,15 +319,17 @@ func (p *past) read(boot string) error {
 	return nil
 }
 
-// entries are the books, from the first record. What cannot be read ends them, and
-// is said by err.
+// entries are the books, from the first record of the file. What cannot be read ends
+// them, and is said by err. The keeper follows them, to carry them forward later.
 func (p *past) entries(err *error) iter.Seq[ledger.Entry] {
 	return func(yield func(ledger.Entry) bool) {
+		p.keeper.carry = newCarry()
 		for rec, bad := range p.keeper.store.Records() {
 			if bad != nil {
 				*err = bad
 				return
 			}
+			p.keeper.carry.follow([]ledger.Entry{rec.Entry})
 			if !yield(rec.Entry) {
 				return
 			}

@@ -20,6 +20,7 @@ type keeper struct {
 	wake  chan struct{} // has room for one note that something waits
 
 	writing sync.Mutex // one write at a time; taken before mu
+	carry   carry      // what a new file is begun with
 	mu      sync.Mutex
 	waiting []ledger.Entry
 	notes   map[journal.Ref]note // newest of each
@@ -147,6 +148,9 @@ func (k *keeper) write() (news error) {
 	if len(b.Entries)+len(b.Put)+len(b.Drop) > 0 {
 		_, err = k.store.Append(time.Now(), b)
 	}
+	if err == nil {
+		k.carry.follow(b.Entries)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	before := k.err
@@ -230,6 +234,7 @@ func (m *Market) keep() {
 		if err := m.keeper.write(); err != nil {
 			m.log.Error("journal", "err", err, "what", "new work is refused until it can be written")
 		}
+		m.rotate()
 	}
 }
 

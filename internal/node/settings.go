@@ -49,6 +49,7 @@ type Daemon struct {
 	Notify  func(state string)    // the service manager; nil = there is none
 
 	KeepReceipts, KeepEvents time.Duration // 0 = 30 days, 7 days
+	KeepJournal              time.Duration // its closed files; 0 = for ever
 }
 
 // Args is the command line of the hidden verb that serves these settings.
