@@ -114,6 +114,9 @@ func (a *app) daemon(spec *daemonSpec) error {
 	return nil
 }
 
+// journalName is the newest file of the journal in a daemon's state directory.
+const journalName = "journal.sqlite"
+
 // daemonSettings are a configuration as the market takes it.
 func daemonSettings(c *config.Config) (node.Settings, error) {
 	s := settings(opening{machine: c.Node.Node, enforce: c.Node.Enforcement})
@@ -136,7 +139,7 @@ func daemonSettings(c *config.Config) (node.Settings, error) {
 	}
 	s.Daemon = &node.Daemon{
 		Config:  c,
-		Journal: filepath.Join(c.State, "journal.sqlite"), Socket: c.Socket.Path, Access: access, Admin: who.has,
+		Journal: filepath.Join(c.State, journalName), Socket: c.Socket.Path, Access: access, Admin: who.has,
 		Quantum: c.EnergyQuantum, Notify: tellSystemd, Pulse: interval / 2,
 		KeepReceipts: c.Keep.Receipts, KeepEvents: c.Keep.Events,
 	}
