@@ -22,6 +22,19 @@
 // whole history up to it is the one that he saw; without such a note the chain
 // tells accidents and careless edits, not a forger who recomputes it all.
 //
+// A journal is a series of files: the one that is written, and beside it those that
+// were closed, each called after its records. When the one that is written has grown
+// long, its writer lets it go on in a new one (Rotate), whose first record carries the
+// books forward: every open account with its four sums, every hold, and what their
+// writer has to know beside them. That record is one of the same chain, and the file
+// says after which record and hash it begins:
+//
+//	JOURNAL-1-9         JOURNAL-10-24       JOURNAL
+//	1 2 ... 9     <---  10' 11 ... 24 <---  25' 26 ...      ' carries forward
+//
+// so that whoever goes on needs the last file alone, and whoever checks needs as many
+// as he wants to check: a file proves what is in it, given the head before it.
+//
 // A document is a text of a kind under a key: state of the writer's that is
 // replaced and dropped (a workload, an event). It has no hash. A batch is records
 // and documents that belong together: who reads that a workload was charged also
@@ -36,9 +49,18 @@
 //   - All or nothing: what one Append brings is there together or not at all.
 //   - A refused Append (a full disk: ErrFull) leaves the journal as it was, and can
 //     be tried again.
-//   - Verify recomputes every hash, replays every entry into an empty ledger, and
-//     names the first record at which one of them fails; Replay does it into the
-//     books from which the caller goes on.
+//   - Verify recomputes every hash of a file, replays every entry into an empty ledger,
+//     and names the first record at which one of them fails; Replay does it into the
+//     books from which the caller goes on; VerifySeries does it with all files, and
+//     compares what each carries forward with what the one before it gives.
+//   - Going on in a new file is all or nothing as well: at any moment the name of the
+//     journal is that of one file, and that is where it goes on. The new file is made
+//     under another name, up to its last byte, while the journal is read and not
+//     written; then the old one gets its closed name beside its own, and the new one
+//     takes that in one step (rename). It waits for nobody but queries of this process,
+//     for a second, and gives up while another process reads.
+//   - A closed file is never written again. Nothing but an audit, and a query for more
+//     transfers than the present file has, opens it; it may be moved away.
 //   - A query reads the journal as it was when the query began. It never waits for
 //     the writer nor the writer for it: they have connections of their own, and the
 //     write-ahead log holds what either of them needs. That log cannot be cut while
@@ -55,10 +77,12 @@
 // # Rejected
 //
 // A log of our own: the recovery code would be ours too, and nobody could look
-// into it with the sqlite3 that is everywhere. Balances in the file: they can
-// disagree with the history, and the history is small. Signing each record: a key
+// into it with the sqlite3 that is everywhere. Balances after each record: they can
+// disagree with the history; those at the beginning of a file are a record, hashed and
+// compared. Deleting old records from the one file: the chain would begin nowhere, and
+// the file would have to be rewritten to become smaller. Signing each record: a key
 // on the same machine protects from nobody who can write the file.
 //
-// The engine is SQLite (decision 0010) behind Store; another one has to pass the
+// The engine is SQLite (decisions 0010 and 0014) behind Store; another one has to pass the
 // tests called TestConform.
 package journal
