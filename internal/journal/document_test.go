@@ -260,7 +260,7 @@ func TestConformTransfers(t *testing.T) {
 						names[e.Account.ID] = e.Account.Name
 					case ledger.Forgot:
 						forgot++
-					case ledger.Applied:
+					case ledger.Applied, ledger.Carried:
 					}
 					for _, c := range e.Chain {
 						want = append(want, Posting{Seq: head.Seq - uint64(len(list)-1-j), Wall: wall, Transfer: c})
