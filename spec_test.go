@@ -15,11 +15,12 @@ import (
 const specification = "SPECIFICATION.md"
 
 // promised are the rows that the specification must have: the promises of the
-// project, and the properties of the market.
+// project, the properties of the market, and what a daemon is held to.
 var promised = []string{
 	"A1", "A1b", "A2", "A3", "E", "L", "P1", "P2", "P3", "X", "EQ", "H",
 	"M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M9", "M11", "M12",
 	"I1", "I2", "I3", "I4", "I5", "I6", "I7",
+	"D1", "D1b", "D2", "D3", "D4", "D5", "D6", "D7",
 }
 
 // namedTest is a link to a test: [TestP1Feasible](market/property_test.go).
