@@ -74,8 +74,8 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 		return 0, err
 	}
 	deposit := d.Deposit(&a)
-	open := a.Budget == 0
-	if !open && a.Budget < price.MinimumBudget(deposit) {
+	open := a.Budget == 0 && from == nil
+	if a.Budget > 0 && a.Budget < price.MinimumBudget(deposit) {
 		return 0, &Refusal{
 			What: "budget", Need: price.MinimumBudget(deposit),
 			Reason: fmt.Sprintf("%v is below twice the deposit of %v that pays a workload's own death; give at least %v",
@@ -93,7 +93,11 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 		w.purse.granted, w.purse.balance = deposit, 0
 	}
 	if from != nil {
-		w.purse.granted, w.purse.moved, w.purse.from = 0, a.Budget, from
+		first := a.Budget
+		if first == 0 {
+			first = price.MinimumBudget(deposit)
+		}
+		w.purse.granted, w.purse.moved, w.purse.balance, w.purse.from = 0, first, first-deposit, from
 		from.changed = true
 	}
 	if err := d.pace(w, now); err != nil {
@@ -235,6 +239,8 @@ func (d *Demon) fundable(w *workload, amount unit.Credits) error {
 		return &Refusal{What: "name", Reason: "it is dead; money cannot help it any more"}
 	case w.purse.open:
 		return &Refusal{What: "name", Reason: "its wallet is open: it has no budget to add to"}
+	case w.draws():
+		return w.drawsFrom()
 	case amount <= 0:
 		return &Refusal{What: "amount", Reason: "give a positive amount"}
 	case !d.money.room(amount):

@@ -84,12 +84,15 @@ type workload struct {
 	dead     bool
 	warned   [4]int32 // highest warning given, per limit
 
-	base      base      // what it had used when this process took it over
-	readopted Readopted // gaps that were billed to it
-	would     WouldHave // not enforced: been stopped
-	saved     *Saved    // newest, if there is a journal
-	round     uint64    // of Saves in which it was last saved
-	queued    int       // its place there
+	base      base         // what it had used when this process took it over
+	readopted Readopted    // gaps that were billed to it
+	would     WouldHave    // not enforced: been stopped
+	saved     *Saved       // newest, if there is a journal
+	parched   unit.Instant // since when it is broke and draws nothing; 0 = it is not
+	served    unit.Instant // when it last drew from its wallet
+	short     unit.Credits // while those who draw are served: what it lacks
+	round     uint64       // of Saves in which it was last saved
+	queued    int          // its place there
 }
 
 // base is what a readopted workload had used before: the meter starts anew.
@@ -138,6 +141,7 @@ type Demon struct {
 	books    physics.Books // of the epoch that ended
 	delivery delivery
 	posted   unit.Instant
+	refilled unit.Instant
 
 	saves     []Saved          // of this round of Saves
 	round     uint64           // of Saves
@@ -163,6 +167,8 @@ type scratch struct {
 	rents  []unit.Wide
 	used   []unit.CoreTime    // by slot
 	joules []unit.Microjoules // by slot
+
+	thirsty []int32
 }
 
 // New returns an empty market that starts at now.
@@ -197,8 +203,8 @@ func newDemon(cfg Config, now unit.Instant) *Demon {
 		grid:   unit.One,
 		share:  unit.One,
 		names:  make(map[string]int32),
-		posted: now,
-		round:  1,
+		posted: now, refilled: now,
+		round: 1,
 	}
 	if !cfg.Modelled {
 		// What idle costs until the machine was seen at rest, and how little
@@ -232,9 +238,13 @@ func (d *Demon) Step(in *Input, out *Decisions) {
 	}
 	d.now = in.Now
 	d.quote(outcome, elapsed)
+	d.quench()
 	d.decide(out)
-	if time.Duration(in.Now-d.posted) >= postEvery {
+	if time.Duration(in.Now-d.refilled) >= refillEvery {
 		d.refillAll(in.Now)
+		d.refilled = in.Now
+	}
+	if time.Duration(in.Now-d.posted) >= postEvery {
 		d.postAll()
 		d.posted = in.Now
 	}

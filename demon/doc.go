@@ -50,6 +50,16 @@
 // something was wanted and not delivered, supply is what the workloads
 // measurably got: time taken by the rest of the machine was never for sale.
 //
+// # Standing wallets
+//
+// A standing wallet is no workload's: a person's, a team's. Its allowance fills it
+// from its parent, so that a parent bounds its children, who share what it cannot
+// pay in full. A workload that names one and a budget gets the budget from it at
+// admission; one that names no budget draws a few seconds' worth at a time, is broke
+// when the wallet is empty and goes on when it is not. What a workload leaves goes
+// back. An allowance is a rate of the wallet and not of the process: the time that no
+// demon was there counts.
+//
 // # Restarts
 //
 // Entries and Saves hand over, together, what another process needs: the books as

@@ -95,7 +95,7 @@ func (d *Demon) Explain(slot int32) (Explanation, bool) {
 		Supply: coresIn(d.supply, d.length), Others: coresIn(d.others, d.elapsed),
 	}
 	if due := w.paid.Total(); due > 0 && !w.purse.open {
-		x.Lasts = time.Duration(unit.MulDivSat(int64(w.purse.balance), int64(d.elapsed), int64(due)))
+		x.Lasts = time.Duration(unit.MulDivSat(int64(d.means(w)), int64(d.elapsed), int64(due)))
 	}
 	q := d.queueOf(w)
 	x.Rank, x.Ranked = q.standing()
@@ -227,7 +227,7 @@ func (d *Demon) pacedSpend(w *workload) unit.Spend {
 	spend := w.ask.Rate
 	if w.ask.Horizon > 0 && !w.purse.open {
 		left := max(time.Second, w.ask.Horizon-time.Duration(d.now-w.admitted))
-		even := unit.Spend(unit.MulDivSat(int64(w.purse.balance), int64(time.Second), int64(left)))
+		even := unit.Spend(unit.MulDivSat(int64(d.means(w)), int64(time.Second), int64(left)))
 		if spend == 0 || even < spend {
 			spend = even
 		}

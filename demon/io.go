@@ -32,8 +32,8 @@ type Config struct {
 // Admission is a workload that asks to enter the market.
 type Admission struct {
 	Name      string           `json:"name"`
-	Budget    unit.Credits     `json:"budget_ucredits"` // 0 = an open wallet: minted as used, never broke
-	Wallet    string           `json:"wallet"`          // the standing wallet that pays the budget; empty = the mint
+	Budget    unit.Credits     `json:"budget_ucredits"` // 0 = an open wallet: minted as used, never broke; or it draws from Wallet
+	Wallet    string           `json:"wallet"`          // the standing wallet that pays; empty = the mint
 	Bid       unit.Price       `json:"bid_xmilli"`      // multiple of the base price; 0 = 2x
 	Auto      bool             `json:"auto"`            // the node bids
 	MaxBid    unit.Price       `json:"max_bid_xmilli"`  // ceiling of Auto; 0 = 8x

@@ -57,9 +57,9 @@ func turned(a, b apoptosis.Memory) bool {
 
 // limit is the budget that warnings are counted against: what was granted and
 // earned, less what is locked for the workload's own death. Open wallets have
-// none.
+// none, and neither has what draws from a standing one.
 func (d *Demon) limit(w *workload) unit.Credits {
-	if w.purse.open {
+	if w.purse.open || w.draws() {
 		return 0
 	}
 	return w.purse.granted + w.purse.income + w.purse.moved - w.purse.deposit

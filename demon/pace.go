@@ -16,8 +16,14 @@ const leastGrant = unit.CoreTime(time.Millisecond)
 
 // pace gives w the pacing that its terms ask for.
 func (d *Demon) pace(w *workload, now unit.Instant) error {
-	a := &w.ask
+	a := w.ask
 	w.auto, w.pacer = nil, nil
+	if w.draws() && a.Auto && a.Rate == 0 && a.Horizon == 0 {
+		// An automatic bid paces what comes in.
+		if a.Rate = w.purse.from.perSecond(); a.Rate == 0 {
+			return &Refusal{What: "bid", Reason: fmt.Sprintf("an automatic bid paces an allowance, and wallet %q has none; give a rate or a horizon", a.Wallet)}
+		}
+	}
 	if !a.Auto && a.Rate == 0 && a.Horizon == 0 {
 		return nil
 	}
@@ -49,11 +55,8 @@ func (d *Demon) paced(w *workload, demand unit.CoreTime) (unit.Rate, unit.CoreTi
 		return bid, demand
 	}
 	r := market.Round{
-		Now: d.now, Length: d.length, Balance: w.purse.balance, Demand: d.coresOf(w).In(d.length),
+		Now: d.now, Length: d.length, Balance: d.means(w), Demand: d.coresOf(w).In(d.length),
 		Reserve: w.reserve, Spot: d.spot, Base: d.base(), Cap: bid,
-	}
-	if w.purse.open {
-		r.Balance = maxCredits
 	}
 	var most unit.CoreTime
 	if w.auto != nil {

@@ -201,6 +201,10 @@ func (d *Demon) bridge(w *workload, ran unit.CoreTime, grid unit.PPM) Readopted 
 		price.Cycles{Time: gap.CPU, Energy: gap.Energy}, price.GridPrice{Factor: grid}, 0, d.cfg.Landauer, &w.carry,
 	)
 	loss := w.purse.loss
+	if short := bill.Total() - w.purse.balance; short > 0 && w.draws() {
+		d.refill(w.purse.from, d.now)
+		w.sip(min(short, d.book.Balance(w.purse.from.account)), 0)
+	}
 	w.purse.pay(bill)
 	gap.Loss = w.purse.loss - loss
 	gap.Cost = bill.Total() - gap.Loss

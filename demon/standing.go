@@ -2,44 +2,49 @@ package demon
 
 import (
 	"fmt"
-	"time"
+	"slices"
 
 	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/price"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // standing is a wallet that no workload owns: a person's, a team's. Workloads
-// that name it (Admission.Wallet) get their budgets from it and return what they
-// leave. Its allowance comes from its parent, so that a parent's balance bounds
-// its children, or from the mint.
+// that name it (Admission.Wallet) get their budgets from it, or draw from it as
+// they spend, and return what they leave. Its allowance comes from its parent, so
+// that a parent's balance bounds its children, or from the mint.
 type standing struct {
 	name      string
-	parent    *standing // nil = the mint
-	allowance unit.Spend
+	parent    *standing   // nil = the mint
+	children  []*standing // in order of opening
+	allowance unit.Allowance
 	most      unit.Credits // that its allowance fills it to; 0 = no end
 	account   ledger.ID
 
 	since   unit.Instant // until when its allowance was paid
-	carry   int64        // of it below a micro-$J, in 1e-9
+	carry   int64        // of it below a micro-$J, in micro-$J / allowance.Every
 	changed bool         // since the last SavesOfWallets
+
+	want    unit.Credits // while its family is paid
+	blocked bool         // while those who draw from it are served: somebody waits
 }
 
 // SavedWallet is what a new process needs to go on with a standing wallet. Its
 // balance is in the books.
 type SavedWallet struct {
-	Name      string       `json:"name"`
-	Parent    string       `json:"parent"`
-	Allowance unit.Spend   `json:"allowance_ucredits_per_s"`
-	Most      unit.Credits `json:"most_ucredits"`
-	Since     unit.Instant `json:"since_ns"`
-	Carry     int64        `json:"carry_ncredits"` // in 1e-9 micro-$J, below 1e9
+	Name      string         `json:"name"`
+	Parent    string         `json:"parent"`
+	Allowance unit.Allowance `json:"allowance"`
+	Most      unit.Credits   `json:"most_ucredits"`
+	Since     unit.Instant   `json:"since_ns"`
+	Carry     int64          `json:"carry"` // in micro-$J / Allowance.Every
 }
 
 // WalletLine is a standing wallet's statement.
 type WalletLine struct {
 	Name, Parent string
 	Balance      unit.Credits
-	Allowance    unit.Spend
+	Allowance    unit.Allowance
 	Most         unit.Credits
 }
 
@@ -47,7 +52,7 @@ type WalletLine struct {
 // its parent, or from the mint if it has none; or changes the terms of one that is
 // open. One that the resumed books know keeps its balance, and its allowance begins
 // anew; see ReopenWallet.
-func (d *Demon) OpenWallet(now unit.Instant, name, parent string, allowance unit.Spend, most unit.Credits) error {
+func (d *Demon) OpenWallet(now unit.Instant, name, parent string, allowance unit.Allowance, most unit.Credits) error {
 	return d.ReopenWallet(now, SavedWallet{Name: name, Parent: parent, Allowance: allowance, Most: most, Since: now})
 }
 
@@ -60,7 +65,8 @@ func (d *Demon) ReopenWallet(now unit.Instant, s SavedWallet) error {
 	switch {
 	case s.Name == "":
 		return &Refusal{What: "name", Reason: "a wallet needs a name"}
-	case s.Allowance < 0 || s.Most < 0 || s.Carry < 0 || s.Carry >= int64(time.Second):
+	case s.Allowance.Amount < 0 || s.Most < 0 || s.Allowance.Every < 0 || s.Allowance.Amount > 0 && s.Allowance.Every == 0 ||
+		s.Carry < 0 || s.Carry > 0 && s.Carry >= int64(s.Allowance.Every):
 		return &Refusal{What: "allowance", Reason: "give amounts that are not negative"}
 	case s.Parent != "" && !known:
 		return &Refusal{What: "parent", Reason: fmt.Sprintf("there is no wallet %q; open it first", s.Parent)}
@@ -87,9 +93,26 @@ func (d *Demon) ReopenWallet(now unit.Instant, s SavedWallet) error {
 		d.standing = append(d.standing, v)
 	} else {
 		d.refill(v, now) // by its old terms
+		if v.allowance.Every != s.Allowance.Every {
+			v.carry = 0
+		}
 	}
-	v.parent, v.allowance, v.most, v.changed = parent, s.Allowance, s.Most, true
+	v.adopt(parent)
+	v.allowance, v.most, v.changed = s.Allowance, s.Most, true
 	return nil
+}
+
+// adopt gives v a parent, or none.
+func (v *standing) adopt(parent *standing) {
+	if v.parent == parent {
+		return
+	}
+	if v.parent != nil {
+		v.parent.children = slices.DeleteFunc(v.parent.children, func(c *standing) bool { return c == v })
+	}
+	if v.parent = parent; parent != nil {
+		parent.children = append(parent.children, v)
+	}
 }
 
 // FundWallet mints amount into a standing wallet, at once, and returns its
@@ -111,7 +134,7 @@ func (d *Demon) FundWallet(now unit.Instant, name string, amount unit.Credits, i
 	case !d.money.room(amount):
 		return 0, &Refusal{What: "amount", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", amount)}
 	}
-	d.refill(v, now)
+	d.refillAll(now) // what its children were not paid before, it does not owe them
 	v.changed = true
 	b := &d.money
 	b.chain, b.user = b.chain[:0], 0
@@ -125,41 +148,70 @@ func (d *Demon) FundWallet(now unit.Instant, name string, amount unit.Credits, i
 	return d.book.Balance(v.account), nil
 }
 
-// refill pays v's allowance until now, after its parent's. What does not fit, or
-// what the parent does not have, is not owed.
+// refill pays v's allowance until now, and those of its parent's other children,
+// after the parent's own. What a parent cannot pay in full it pays in parts, to each
+// the same of what is due. What does not fit, or what the parent does not have, is
+// not owed.
 func (d *Demon) refill(v *standing, now unit.Instant) {
-	if v.parent != nil {
-		d.refill(v.parent, now)
-	}
-	elapsed := int64(now - v.since)
-	if elapsed <= 0 {
+	if v.parent == nil {
+		d.fill(v, now, v.due(now, d.book.Balance(v.account)), mintID, mostMoney+d.book.Balance(mintID)) // minted so far is negative
 		return
 	}
-	v.since = now
-	if v.allowance == 0 {
-		return
+	d.refill(v.parent, now)
+	all, has := int64(0), d.book.Balance(v.parent.account)
+	for _, c := range v.parent.children {
+		c.want = c.due(now, d.book.Balance(c.account))
+		all = sum(all, int64(min(c.want, has)))
 	}
-	whole, rest := int64(mostMoney), int64(0)
-	if hi := unit.MulDivSat(int64(v.allowance), elapsed, int64(time.Second)); hi < int64(mostMoney)-1 {
-		whole, rest = unit.MulDivRem(int64(v.allowance), elapsed, int64(time.Second))
-		whole, rest = whole+(rest+v.carry)/int64(time.Second), (rest+v.carry)%int64(time.Second)
+	for _, c := range v.parent.children {
+		part := min(c.want, has)
+		if unit.Credits(all) > has {
+			part = unit.Credits(unit.MulDiv(int64(part), int64(has), all))
+		}
+		d.fill(c, now, c.want, v.parent.account, min(part, d.book.Balance(v.parent.account)))
 	}
-	fits := mostMoney + d.book.Balance(mintID) // minted so far is negative
-	source := mintID
-	if v.parent != nil {
-		source, fits = v.parent.account, d.book.Balance(v.parent.account)
-	}
+}
+
+// due is what v's allowance has come to since it was last paid, as far as it fits.
+func (v *standing) due(now unit.Instant, balance unit.Credits) unit.Credits {
+	whole, _ := v.accrued(now)
 	if v.most > 0 {
-		fits = min(fits, v.most-d.book.Balance(v.account))
+		whole = min(whole, max(0, v.most-balance))
 	}
-	amount := min(unit.Credits(whole), max(0, fits))
-	if amount < unit.Credits(whole) {
+	return whole
+}
+
+// accrued is what v's allowance has come to since it was last paid, and the rest of
+// it below a micro-$J.
+func (v *standing) accrued(now unit.Instant) (whole unit.Credits, rest int64) {
+	elapsed, every := int64(now-v.since), int64(v.allowance.Every)
+	if elapsed <= 0 || v.allowance.Amount == 0 {
+		return 0, v.carry
+	}
+	if unit.MulDivSat(int64(v.allowance.Amount), elapsed, every) >= int64(mostMoney)-1 {
+		return mostMoney, 0
+	}
+	q, r := unit.MulDivRem(int64(v.allowance.Amount), elapsed, every)
+	return unit.Credits(q + (r+v.carry)/every), (r + v.carry) % every
+}
+
+// fill pays v what it is due until now, at most fits, from source.
+func (d *Demon) fill(v *standing, now unit.Instant, due unit.Credits, source ledger.ID, fits unit.Credits) {
+	if now <= v.since {
+		return
+	}
+	whole, rest := v.accrued(now)
+	v.since = now
+	if v.allowance.Amount == 0 {
+		return
+	}
+	amount := max(0, min(due, fits))
+	if amount < whole {
 		rest = 0
 	}
 	// A full wallet need not be saved: what it gives later is. One whose parent is
 	// poor must be, or a new process would pay what is not owed.
-	poor := amount < unit.Credits(whole) && (v.most == 0 || d.book.Balance(v.account)+amount < v.most)
-	v.changed = v.changed || amount > 0 || poor
+	v.changed = v.changed || amount > 0 || amount < due
 	v.carry = rest
 	if amount == 0 {
 		return
@@ -180,8 +232,8 @@ func (d *Demon) refillAll(now unit.Instant) {
 	}
 }
 
-// draw makes the standing wallet that a names ready to pay a's budget; nil if a
-// names none.
+// draw makes the standing wallet that a names ready to pay a's budget, or what it
+// draws first; nil if a names none.
 func (d *Demon) draw(now unit.Instant, a *Admission) (*standing, error) {
 	if _, taken := d.wallets[a.Name]; taken {
 		return nil, &Refusal{What: "name", Reason: fmt.Sprintf("%q is a wallet's name", a.Name)}
@@ -190,21 +242,29 @@ func (d *Demon) draw(now unit.Instant, a *Admission) (*standing, error) {
 		return nil, nil
 	}
 	v := d.wallets[a.Wallet]
-	switch {
-	case v == nil:
+	if v == nil {
 		return nil, &Refusal{What: "wallet", Reason: fmt.Sprintf("there is no wallet %q; open it first", a.Wallet)}
-	case a.Budget <= 0:
-		return nil, &Refusal{What: "budget", Reason: fmt.Sprintf("give a budget to take from wallet %q", a.Wallet)}
 	}
 	d.refill(v, now)
-	if has := d.book.Balance(v.account); a.Budget > has {
+	has := d.book.Balance(v.account)
+	if a.Budget > has {
 		return nil, &Refusal{
 			What: "budget", Need: a.Budget,
 			Reason: fmt.Sprintf("wallet %q has %v; give less, or fund it", a.Wallet, has),
 		}
 	}
+	if least := price.MinimumBudget(d.Deposit(a)); a.Budget == 0 && has < least {
+		return nil, &Refusal{
+			What: "wallet", Need: least,
+			Reason: fmt.Sprintf("wallet %q has %v, and what draws from it starts with %v; fund it, or wait for its allowance", a.Wallet, has, roundUp(least)),
+		}
+	}
 	return v, nil
 }
+
+// RefillWallets pays the allowances that are due, as Step does now and then and
+// whenever they matter. Balances are up to date after it.
+func (d *Demon) RefillWallets(now unit.Instant) { d.refillAll(now) }
 
 // Wallets returns the standing wallets in the order in which they were opened.
 func (d *Demon) Wallets() []WalletLine {

@@ -11,6 +11,8 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
+var none unit.Allowance
+
 func (b *bench) wallet(name string) WalletLine {
 	b.t.Helper()
 	for _, l := range b.d.Wallets() {
@@ -26,7 +28,7 @@ func (b *bench) wallet(name string) WalletLine {
 // names, and what it leaves returns there.
 func TestWalletPaysAndGetsBack(t *testing.T) {
 	j := newJournaled(t)
-	if err := j.d.OpenWallet(0, "team", "", 0, 0); err != nil {
+	if err := j.d.OpenWallet(0, "team", "", none, 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := j.d.FundWallet(0, "team", 150*dollar, ledger.ID{}); err != nil {
@@ -78,10 +80,13 @@ func TestWalletPaysAndGetsBack(t *testing.T) {
 func TestAllowanceIsExact(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := New(Config{Cores: 1000, Reference: 10_000_000, Modelled: true, Journal: true}, 0)
-		rate := unit.Spend(rapid.Int64Range(0, 5_000_000).Draw(t, "rate"))
+		rate := unit.Allowance{
+			Amount: unit.Credits(rapid.Int64Range(0, 5_000_000).Draw(t, "amount")),
+			Every:  rapid.SampledFrom([]time.Duration{time.Second, 7 * time.Second}).Draw(t, "every"),
+		}
 		most := unit.Credits(rapid.SampledFrom([]int64{0, 20_000_000}).Draw(t, "most"))
 		rich := unit.Credits(rapid.Int64Range(1, 200_000_000).Draw(t, "parent has"))
-		if err := d.OpenWallet(0, "org", "", 0, 0); err != nil {
+		if err := d.OpenWallet(0, "org", "", none, 0); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := d.FundWallet(0, "org", rich, ledger.ID{}); err != nil {
@@ -123,13 +128,13 @@ func TestAllowanceIsExact(t *testing.T) {
 			}
 		}
 		d.refillAll(now)
-		want := min(unit.Credits(unit.MulDiv(int64(rate), int64(now), int64(time.Second))), rich)
+		want := min(rate.Over(time.Duration(now)), rich)
 		if most > 0 {
 			want = min(want, most)
 		}
 		org, user := d.Wallets()[0], d.Wallets()[1]
 		if user.Balance != want || org.Balance != rich-want || d.book.Sum() != 0 {
-			t.Fatalf("after %v at %d a second it has %d, want %d; its parent %d of %d", time.Duration(now), rate, user.Balance, want, org.Balance, rich)
+			t.Fatalf("after %v at %v it has %d, want %d; its parent %d of %d", time.Duration(now), rate, user.Balance, want, org.Balance, rich)
 		}
 	})
 }
@@ -138,9 +143,9 @@ func TestAllowanceIsExact(t *testing.T) {
 // another process.
 func TestPovertyIsNotOwed(t *testing.T) {
 	j := newJournaled(t)
-	for name, rate := range map[string]unit.Spend{"org": 0, "user": unit.Spend(dollar)} {
+	for name, rate := range map[string]unit.Allowance{"org": none, "user": {Amount: dollar, Every: time.Second}} {
 		parent := map[string]string{"user": "org"}[name]
-		if err := j.d.OpenWallet(0, "org", "", 0, 0); err != nil {
+		if err := j.d.OpenWallet(0, "org", "", none, 0); err != nil {
 			t.Fatal(err)
 		}
 		if err := j.d.OpenWallet(0, name, parent, rate, 0); err != nil {
@@ -155,7 +160,7 @@ func TestPovertyIsNotOwed(t *testing.T) {
 		t.Fatalf("saved %+v", saved)
 	}
 	j.crash(100 * time.Second)
-	if err := j.d.OpenWallet(j.in.Now, "org", "", 0, 0); err != nil {
+	if err := j.d.OpenWallet(j.in.Now, "org", "", none, 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := j.d.FundWallet(j.in.Now, "org", 50*dollar, ledger.ID{}); err != nil {
@@ -175,7 +180,7 @@ func TestWalletRefusals(t *testing.T) {
 	b := newBench(t, nil)
 	b.admit(Admission{Name: "w", Budget: 100 * dollar})
 	for _, name := range []string{"org", "user"} {
-		if err := b.d.OpenWallet(0, name, map[string]string{"user": "org"}[name], 0, 0); err != nil {
+		if err := b.d.OpenWallet(0, name, map[string]string{"user": "org"}[name], none, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -189,17 +194,17 @@ func TestWalletRefusals(t *testing.T) {
 		return err
 	}
 	for want, err := range map[string]error{
-		"needs a name":         b.d.OpenWallet(0, "", "", 0, 0),
-		"not negative":         b.d.OpenWallet(0, "x", "", -1, 0),
-		"open it first":        b.d.OpenWallet(0, "x", "nobody", 0, 0),
-		"is a workload's":      b.d.OpenWallet(0, "w", "", 0, 0),
-		"its own parent":       b.d.OpenWallet(0, "org", "user", 0, 0),
+		"needs a name":         b.d.OpenWallet(0, "", "", none, 0),
+		"not negative":         b.d.OpenWallet(0, "x", "", unit.Allowance{Amount: 1}, 0),
+		"open it first":        b.d.OpenWallet(0, "x", "nobody", none, 0),
+		"is a workload's":      b.d.OpenWallet(0, "w", "", none, 0),
+		"its own parent":       b.d.OpenWallet(0, "org", "user", none, 0),
 		"no wallet \"nobody\"": fund("nobody", 1),
 		"positive amount":      fund("org", 0),
 		"more money":           fund("org", mostMoney),
 		"is a wallet's name":   admit(Admission{Name: "org", Budget: 100 * dollar}),
 		"there is no wallet":   admit(Admission{Name: "z", Budget: 100 * dollar, Wallet: "nobody"}),
-		"give a budget":        admit(Admission{Name: "z", Wallet: "org"}),
+		"starts with":          admit(Admission{Name: "z", Wallet: "org"}),
 		"has 0":                admit(Admission{Name: "z", Budget: 100 * dollar, Wallet: "org"}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -50,6 +50,8 @@ type Line struct {
 	Refusal  market.Refusal
 	Alive    time.Duration
 
+	Wallet    string // standing, that pays it; empty = the mint
+	Draws     bool   // it has no budget of its own and draws from there as it spends
 	Enforce   Enforce
 	WouldHave WouldHave // been stopped, had it been enforced
 	Readopted Readopted // gaps without a daemon that were billed to it
@@ -127,7 +129,7 @@ func (d *Demon) line(w *workload) Line {
 		Price: price.Multiple(w.unitPrice, d.base()), Power: perSecond(d.scratch.joules[w.slot], d.length),
 		CoresNow: unit.MilliCores(unit.MulDiv(int64(w.ran), 1000, int64(d.length))),
 		Refusal:  w.last.Refusal, Alive: max(0, time.Duration(until-w.admitted)),
-		Enforce: w.ask.Enforce, WouldHave: w.would, Readopted: w.readopted,
+		Wallet: w.ask.Wallet, Draws: w.draws(), Enforce: w.ask.Enforce, WouldHave: w.would, Readopted: w.readopted,
 	}
 }
 

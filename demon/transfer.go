@@ -121,77 +121,165 @@ func (d *Demon) FundAs(slot int32, amount unit.Credits, id ledger.ID) (unit.Cred
 	return w.purse.balance, nil
 }
 
+// Holder is who holds money: the workload in Slot, or the standing wallet of a name.
+type Holder struct {
+	Slot   int32
+	Wallet string
+}
+
 // Transfer moves money from one living wallet to another, as one chain that is
 // posted at once. What is locked as a deposit cannot be given away.
 func (d *Demon) Transfer(from, to int32, amount unit.Credits) error {
-	return d.transfer(from, to, amount, ledger.ID{})
+	return d.TransferAs(from, to, amount, ledger.ID{})
 }
 
-// TransferAs is Transfer under an id that the caller made; see FundAs.
+// TransferAs is Transfer under an id that the caller made; see FundAs. A zero id is
+// made here.
 func (d *Demon) TransferAs(from, to int32, amount unit.Credits, id ledger.ID) error {
-	giver, taker := d.at(from), d.at(to)
-	if giver == nil || taker == nil {
-		return &Refusal{What: "name", Reason: "it is dead"}
-	}
-	debit, _ := giver.accounts()
-	credit, _ := taker.accounts()
-	what := request{debit: debit, credit: credit, amount: amount}
-	if done, err := d.money.asked.judge(id, what); done || err != nil {
-		return err
-	}
-	if err := d.transfer(from, to, amount, id); err != nil {
-		return err
-	}
-	d.money.asked.remember(id, what)
-	return nil
+	_, _, err := d.Move(d.now, Holder{Slot: from}, Holder{Slot: to}, amount, id)
+	return err
 }
 
-// transfer is Transfer; a zero id is made here.
-func (d *Demon) transfer(from, to int32, amount unit.Credits, id ledger.ID) error {
-	giver, taker := d.at(from), d.at(to)
+// Move is TransferAs between any two that hold money. It returns the balances after
+// it.
+func (d *Demon) Move(now unit.Instant, from, to Holder, amount unit.Credits, id ledger.ID) (left, has unit.Credits, err error) {
+	giver, err := d.sideOf(from)
+	if err != nil {
+		return 0, 0, err
+	}
+	taker, err := d.sideOf(to)
+	if err != nil {
+		return 0, 0, err
+	}
+	what := request{debit: giver.account, credit: taker.account, amount: amount}
+	done := false
+	if !id.IsZero() {
+		if done, err = d.money.asked.judge(id, what); err != nil {
+			return 0, 0, err
+		}
+	}
+	if !done {
+		if giver.v != nil || taker.v != nil {
+			d.refillAll(now) // what a wallet's children were not paid before, it does not owe them
+		}
+		if err := d.movable(giver, taker, amount); err != nil {
+			return 0, 0, err
+		}
+		d.move(giver, taker, amount, id)
+		if !id.IsZero() {
+			d.money.asked.remember(id, what)
+		}
+	}
+	return d.balanceOf(giver), d.balanceOf(taker), nil
+}
+
+// side is a Holder that was found.
+type side struct {
+	account ledger.ID
+	w       *workload // nil: a standing wallet
+	v       *standing
+	name    string
+}
+
+func (d *Demon) sideOf(h Holder) (side, error) {
+	if h.Wallet != "" {
+		v := d.wallets[h.Wallet]
+		if v == nil {
+			return side{}, &Refusal{What: "wallet", Reason: fmt.Sprintf("there is no wallet %q", h.Wallet)}
+		}
+		return side{account: v.account, v: v, name: v.name}, nil
+	}
+	w := d.at(h.Slot)
+	if w == nil {
+		return side{}, &Refusal{What: "name", Reason: "it is dead"}
+	}
+	account, _ := w.accounts()
+	return side{account: account, w: w, name: w.ask.Name}, nil
+}
+
+func (d *Demon) balanceOf(s side) unit.Credits {
+	if s.w != nil {
+		return s.w.purse.balance
+	}
+	return d.book.Balance(s.account)
+}
+
+// movable says why amount cannot be moved, if it cannot.
+func (d *Demon) movable(giver, taker side, amount unit.Credits) error {
+	for _, s := range []side{giver, taker} {
+		switch {
+		case s.w == nil:
+		case s.w.dead:
+			return &Refusal{What: "name", Reason: "it is dead; its wallet neither gives nor takes"}
+		case s.w.purse.open:
+			return &Refusal{What: "name", Reason: "a wallet is open: it has no budget to give from or to add to"}
+		case s.w.draws():
+			return s.w.drawsFrom()
+		}
+	}
+	has := d.balanceOf(giver)
 	switch {
-	case giver == nil || giver.dead || taker == nil || taker.dead:
-		return &Refusal{What: "name", Reason: "it is dead; its wallet neither gives nor takes"}
-	case giver.purse.open || taker.purse.open:
-		return &Refusal{What: "name", Reason: "a wallet is open: it has no budget to give from or to add to"}
-	case giver == taker:
+	case giver.account == taker.account:
 		return &Refusal{What: "name", Reason: "both wallets are the same"}
 	case amount <= 0:
 		return &Refusal{What: "amount", Reason: "give a positive amount"}
-	case amount > giver.purse.balance:
+	case amount > has:
 		return &Refusal{
 			What: "amount", Need: amount,
-			Reason: fmt.Sprintf("%v is more than the %v that %s has; give less", amount, giver.purse.balance, giver.ask.Name),
+			Reason: fmt.Sprintf("%v is more than the %v that %s has; give less", amount, has, giver.name),
 		}
 	}
+	return nil
+}
+
+// move posts both sides and what is moved between them as one chain.
+func (d *Demon) move(giver, taker side, amount unit.Credits, id ledger.ID) {
 	b := &d.money
-	b.post(giver)
-	b.post(taker)
+	sides := [...]side{giver, taker}
+	for _, s := range sides {
+		if s.w != nil {
+			b.post(s.w)
+		}
+	}
 	b.chain = b.chain[:0]
-	b.user = giver.id
-	b.void(giver)
-	b.user = taker.id
-	b.void(taker)
-	b.user = giver.id
+	for _, s := range sides {
+		if s.w != nil {
+			b.user = s.w.id
+			b.void(s.w)
+		}
+	}
+	b.user = 0
+	if giver.w != nil {
+		b.user = giver.w.id
+		giver.w.purse.moved -= amount
+		giver.w.purse.balance -= amount
+	}
+	if taker.w != nil {
+		if giver.w == nil {
+			b.user = taker.w.id
+		}
+		taker.w.purse.moved += amount
+		taker.w.purse.balance += amount
+	}
 	if !id.IsZero() {
 		b.user |= callerMade
 	}
-	debit, _ := giver.accounts()
-	credit, _ := taker.accounts()
-	b.add(debit, credit, amount, ledger.ForTransfer)
+	b.add(giver.account, taker.account, amount, ledger.ForTransfer)
 	b.chain[len(b.chain)-1].ID = id
-	giver.purse.moved -= amount
-	giver.purse.balance -= amount
-	taker.purse.moved += amount
-	taker.purse.balance += amount
-	b.user = giver.id
-	given := b.hold(giver, giver.purse.balance)
-	b.user = taker.id
-	taken := b.hold(taker, taker.purse.balance)
-	b.apply(giver.ask.Name)
-	b.settle(giver, given)
-	b.settle(taker, taken)
-	d.keep(giver)
-	d.keep(taker)
-	return nil
+	held := [len(sides)]int{}
+	for i, s := range sides {
+		if s.w != nil {
+			b.user = s.w.id
+			held[i] = b.hold(s.w, s.w.purse.balance)
+		}
+	}
+	b.apply(giver.name)
+	for i, s := range sides {
+		if s.w != nil {
+			b.settle(s.w, held[i])
+			d.keep(s.w)
+		} else {
+			s.v.changed = true
+		}
+	}
 }

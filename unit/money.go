@@ -149,8 +149,8 @@ func (s Spend) Short() string {
 // Allowance is money that comes again and again: Amount in every Every. It stays
 // a pair because 50k a day is no whole number of micro-$J a second.
 type Allowance struct {
-	Amount Credits
-	Every  time.Duration // a second, a minute, an hour or a day
+	Amount Credits       `json:"amount_ucredits"`
+	Every  time.Duration `json:"every_ns"` // a second, a minute, an hour or a day
 }
 
 // ParseAllowance reads 50k/day, 50k $J/d, 2k/h, 40/min, 1/s.
