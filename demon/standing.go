@@ -70,7 +70,7 @@ func (d *Demon) ReopenWallet(now unit.Instant, s SavedWallet) error {
 		return &Refusal{What: "allowance", Reason: "give amounts that are not negative"}
 	case s.Parent != "" && !known:
 		return &Refusal{What: "parent", Reason: fmt.Sprintf("there is no wallet %q; open it first", s.Parent)}
-	case bonded:
+	case bonded && (d.resumed || d.living(s.Name)): // or its workload is yet to be readopted
 		return &Refusal{What: "name", Reason: fmt.Sprintf("%q is a workload's wallet; take another name", s.Name)}
 	}
 	for up := parent; up != nil; up = up.parent {
@@ -80,6 +80,9 @@ func (d *Demon) ReopenWallet(now unit.Instant, s SavedWallet) error {
 	}
 	v := d.wallets[s.Name]
 	if v == nil {
+		if bonded {
+			d.money.retire(s.Name) // a dead one's
+		}
 		account := ledger.Wallet(s.Name)
 		if status := d.money.openAccount(account); !status.Done() {
 			return &Refusal{What: "name", Reason: fmt.Sprintf("open %s: %v", account.Name, status)}

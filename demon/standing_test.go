@@ -222,3 +222,25 @@ func TestWalletRefusals(t *testing.T) {
 		}
 	}
 }
+
+// TestTheDeadLeaveTheirNames: a wallet may be called what a dead workload was.
+func TestTheDeadLeaveTheirNames(t *testing.T) {
+	b := newBench(t, nil)
+	slot := b.admit(Admission{Name: "anna", Budget: 50 * dollar})
+	b.in.Usage[slot].Populated = false
+	b.step()
+	if err := b.d.OpenWallet(b.in.Now, "anna", "", none, 0); err == nil {
+		t.Error("its group is not gone yet")
+	}
+	b.d.Release(slot)
+	b.open("anna", "", none, 0)
+	b.fundWallet("anna", 30*dollar)
+	st := b.d.Statement()
+	if st.Sum != 0 || st.Accounts["wallet:anna"] != 30*dollar || st.Minted != 30*dollar+st.Accounts["heat"] {
+		t.Errorf("minted %v, accounts %v", st.Minted, st.Accounts)
+	}
+	b.d.forget(&b.d.dead[0])
+	if have := b.wallet("anna").Balance; have != 30*dollar {
+		t.Errorf("when the dead is forgotten the wallet has %v", have)
+	}
+}

@@ -196,6 +196,7 @@ func (m *Market) seenBy(a actor, dead bool) *v1.Snapshot {
 		},
 	}
 	mine := make(map[string]bool) // by the name of who has it, or had it last
+	m.ownWallets(a, mine)
 	for _, w := range all.GetWorkloads() {
 		mine[w.GetName()] = a.sees(w)
 		if mine[w.GetName()] {
@@ -422,6 +423,9 @@ func (s service) account(a actor, name string) (ledger.ID, error) {
 	}
 	if name == "" {
 		return ledger.ID{}, connect.NewError(connect.CodePermissionDenied, errors.New("all postings are for admins; name one of your workloads"))
+	}
+	if id, mine := s.ownAccount(a, name); mine {
+		return id, nil
 	}
 	if _, err := s.visible(a, owner); err != nil && s.grave(a, owner) == nil {
 		return ledger.ID{}, noSuch(owner)

@@ -118,7 +118,7 @@ func (m *Market) workload(l *demon.Line, mem *member) *v1.Workload {
 		ErasedBytes: int64(l.Erased / 8), HasErased: l.Metered, PeakMemoryBytes: int64(l.Peak),
 		Work: l.Work, Open: l.Open, BidMilli: int64(l.Bid), PriceMilli: int64(l.Price),
 		PowerUw: int64(l.Power), CoresNowMilli: int64(l.CoresNow), LossUcredits: int64(l.Loss),
-		AliveNs: int64(l.Alive), Refusal: refusalWords[l.Refusal],
+		AliveNs: int64(l.Alive), Refusal: refusalWords[l.Refusal], Wallet: l.Wallet, Draws: l.Draws,
 	}
 	if out.Auto = l.Auto; l.Auto {
 		out.MaxBidMilli = int64(l.MaxBid)

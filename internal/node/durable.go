@@ -150,7 +150,7 @@ func (l *loop) recordOf(mem *member, notes ...note) {
 			notes = append(notes, n)
 		}
 	}
-	k.hand(entries, notes...)
+	k.hand(entries, append(notes, l.walletNotes()...)...)
 }
 
 // receiptNotes take a buried workload from the living to the receipts.
@@ -347,6 +347,9 @@ func (m *Market) resume(p *past, boot string) error {
 		return fmt.Errorf("resume from %s: %w; maxwell audit verify tells more", m.settings.Daemon.Journal, err)
 	}
 	m.loop.demon = d
+	if err := m.reopenWallets(p); err != nil {
+		return err
+	}
 	var lost []alive
 	for _, a := range p.alive {
 		if a.Saved.Dead() {

@@ -163,7 +163,7 @@ func (m *Market) subjectOf(dir, path string) config.Subject {
 		}
 	}
 	if !ok {
-		s.UID = nobody
+		s.UID = unknownUser
 		return s
 	}
 	of := m.users.subject(uid)
@@ -171,8 +171,8 @@ func (m *Market) subjectOf(dir, path string) config.Subject {
 	return of
 }
 
-// nobody is the uid of work that no user is known of: -1 is no user's (setuid(2)).
-const nobody = ^uint32(0)
+// unknownUser is the uid of work that no user is known of: -1 is no user's (setuid(2)).
+const unknownUser = ^uint32(0)
 
 // sliceUser reads the uid of user.slice/user-UID.slice.
 func sliceUser(path string) (uint32, bool) {
@@ -217,7 +217,7 @@ func withUser(s config.Subject, uid uint32) config.Subject {
 // attachByRule gives a group the wallet that its rule has for it.
 func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subject) error {
 	uid := subject.UID
-	if uid == nobody {
+	if uid == unknownUser {
 		uid = m.uid
 	}
 	terms, err := m.termsOf(rule, subject)
@@ -233,7 +233,7 @@ func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subj
 	return err
 }
 
-// freeName is a name that nobody alive has: it may be taken by the time it is used,
+// freeName is a name that unknownUser alive has: it may be taken by the time it is used,
 // and then the next look finds another one.
 func (m *Market) freeName(name string) string {
 	m.mu.Lock()
@@ -245,7 +245,7 @@ func (m *Market) freeName(name string) string {
 	return free
 }
 
-// termsOf are the terms of a rule's wallet for work that nobody named terms for.
+// termsOf are the terms of a rule's wallet for work that unknownUser named terms for.
 func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, error) {
 	w := &rule.Wallet
 	a := demon.Admission{Bid: w.Bid.Price, Auto: w.Bid.Auto, MaxBid: w.MaxBid, Cores: w.Cores, Memory: w.Memory, Pids: w.Pids}
@@ -319,7 +319,7 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 }
 
 // meterGuest begins to count a guest, and remembers what it had used before: that
-// is nobody's bill.
+// is unknownUser's bill.
 func (m *Market) meterGuest(mem *member) error {
 	m.hw.Lock()
 	err := m.meter.Add(int(mem.slot), mem.group.Ref())

@@ -38,17 +38,18 @@ type loop struct {
 	gates   []gate
 	look    unit.Instant // not at the gates before
 
-	next    unit.Instant // of the next tick
-	last    unit.Instant // of the last tick
-	hurry   bool         // tick soon: somebody waits for what it decides
-	after   []func()     // to run when the next tick is done
-	ticks   atomic.Uint64
-	crowd   atomic.Bool // more workloads than ticks can be brought forward for
-	lateMax time.Duration
-	peak    unit.Rate // highest spot
-	applied unit.Instant
-	unheld  []string // what enforcement could not hold, so far
-	ending  bool
+	next     unit.Instant // of the next tick
+	last     unit.Instant // of the last tick
+	hurry    bool         // tick soon: somebody waits for what it decides
+	after    []func()     // to run when the next tick is done
+	ticks    atomic.Uint64
+	crowd    atomic.Bool // more workloads than ticks can be brought forward for
+	lateMax  time.Duration
+	peak     unit.Rate // highest spot
+	applied  unit.Instant
+	refilled unit.Instant // when somebody last asked for the wallets
+	unheld   []string     // what enforcement could not hold, so far
+	ending   bool
 }
 
 // mostUnheld bounds the list for people: the first few tell what kind it is.

@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == callVerb {
 		os.Exit(call(os.Args[2], os.Args[3], os.Args[4]))
 	}
+	if code, ran := lastingMarket(os.Args[1:]); ran {
+		os.Exit(code)
+	}
 	if code, ran := Hidden(os.Args[1:]); ran {
 		stop()
 		os.Exit(code)

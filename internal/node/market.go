@@ -65,6 +65,7 @@ type Market struct {
 	released map[string]bool    // groups that were let go
 	names    map[string]*member // the living
 	rooms    map[string]*member // the living by their cgroup2 directory
+	wallets  map[string]wallet  // standing
 	closing  bool
 	closed   chan struct{} // closed when every trace of the market is gone
 	faults   map[string]time.Time

@@ -44,7 +44,7 @@ func TestKeeperRotates(t *testing.T) {
 		rotations := 0
 		for i := range 25 {
 			now++
-			if err := d.OpenWallet(now, fmt.Sprintf("team-%d-%d", life, i%4), "", 0, 0); err != nil {
+			if err := d.OpenWallet(now, fmt.Sprintf("team-%d-%d", life, i%4), "", unit.Allowance{}, 0); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := d.FundWallet(now, fmt.Sprintf("team-%d-%d", life, i%4), 5, ledger.MakeID(uint64(life+1), uint64(i+1))); err != nil {

@@ -195,7 +195,11 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 	}
 	mem.limits = dispatch.Limits{Memory: terms.Memory, Pids: terms.Pids, Cores: terms.Cores}
 	ok := m.loop.do(func() {
-		slot, err = m.loop.demon.Admit(m.loop.clock.Now(), terms)
+		var ask demon.Admission
+		if ask, err = m.paid(own.uid, req); err == nil {
+			ask.Cores, ask.Memory, ask.Pids, ask.MaxBid = terms.Cores, terms.Memory, terms.Pids, terms.MaxBid
+			slot, err = m.loop.demon.Admit(m.loop.clock.Now(), ask)
+		}
 		if err == nil {
 			m.loop.seat(slot)
 			line, _ = m.loop.demon.LineOf(slot)
@@ -467,34 +471,6 @@ func (s service) Suspend(ctx context.Context, req *v1.SuspendRequest) (*v1.Suspe
 		}
 	})
 	return &v1.SuspendResponse{}, nil
-}
-
-// Fund implements MarketService. Money comes from nowhere: a workload that could
-// ask for it would have no budget.
-func (s service) Fund(ctx context.Context, req *v1.FundRequest) (*v1.FundResponse, error) {
-	a, err := s.actor(ctx)
-	if err == nil {
-		err = a.outside("fund wallets")
-	}
-	if err != nil {
-		return nil, err
-	}
-	mem, err := s.visible(a, req.GetName())
-	if err != nil {
-		return nil, err
-	}
-	old := s.m.lineOf(mem.id())
-	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.FundResponse, error) {
-		if err := l.still(mem); err != nil {
-			return nil, err
-		}
-		balance, err := l.demon.Fund(mem.slot, unit.Credits(req.GetAmountUcredits()))
-		if line, ok := l.demon.LineOf(mem.slot); ok && err == nil {
-			balance = s.m.balanceSeen(a, balance, line.Total(), old)
-		}
-		s.m.changes.Add(1)
-		return &v1.FundResponse{BalanceUcredits: int64(balance)}, err
-	})
 }
 
 // SetBid implements MarketService. A workload may set its own bid, below the cap

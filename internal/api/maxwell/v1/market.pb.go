@@ -390,8 +390,14 @@ type AdmitRequest struct {
 	RequestId        []byte                 `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	Command          []string               `protobuf:"bytes,21,rep,name=command,proto3" json:"command,omitempty"` // for people
 	Log              string                 `protobuf:"bytes,22,opt,name=log,proto3" json:"log,omitempty"`         // file that has the command's output; empty: none
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Standing wallet that pays. With a budget that is taken from it at once, and what
+	// is left of it goes back; without one the workload spends from the wallet.
+	Wallet string `protobuf:"bytes,30,opt,name=wallet,proto3" json:"wallet,omitempty"`
+	// What happens when it is broke is the wallet's to say: pause where an allowance
+	// comes in and the workload has no budget of its own, else stop.
+	BrokeByWallet bool `protobuf:"varint,31,opt,name=broke_by_wallet,json=brokeByWallet,proto3" json:"broke_by_wallet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AdmitRequest) Reset() {
@@ -576,6 +582,20 @@ func (x *AdmitRequest) GetLog() string {
 		return x.Log
 	}
 	return ""
+}
+
+func (x *AdmitRequest) GetWallet() string {
+	if x != nil {
+		return x.Wallet
+	}
+	return ""
+}
+
+func (x *AdmitRequest) GetBrokeByWallet() bool {
+	if x != nil {
+		return x.BrokeByWallet
+	}
+	return false
 }
 
 type AdmitResponse struct {
@@ -1367,8 +1387,8 @@ func (x *FundResponse) GetBalanceUcredits() int64 {
 
 type TransferRequest struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
-	From           string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // workload
-	To             string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`     // workload
+	From           string                 `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"` // workload or standing wallet
+	To             string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"`     // likewise
 	AmountUcredits int64                  `protobuf:"varint,3,opt,name=amount_ucredits,json=amountUcredits,proto3" json:"amount_ucredits,omitempty"`
 	RequestId      []byte                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields  protoimpl.UnknownFields
@@ -3294,6 +3314,8 @@ type Workload struct {
 	WouldStopWallNs int64  `protobuf:"varint,62,opt,name=would_stop_wall_ns,json=wouldStopWallNs,proto3" json:"would_stop_wall_ns,omitempty"`
 	WouldStopStill  bool   `protobuf:"varint,63,opt,name=would_stop_still,json=wouldStopStill,proto3" json:"would_stop_still,omitempty"` // it would be stopped now
 	Guest           string `protobuf:"bytes,64,opt,name=guest,proto3" json:"guest,omitempty"`                                            // directory of the group that others made
+	Wallet          string `protobuf:"bytes,70,opt,name=wallet,proto3" json:"wallet,omitempty"`                                          // standing, that pays it; empty: none
+	Draws           bool   `protobuf:"varint,71,opt,name=draws,proto3" json:"draws,omitempty"`                                           // it has no budget of its own: balance is what it holds of the wallet's
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -3720,6 +3742,345 @@ func (x *Workload) GetGuest() string {
 	return ""
 }
 
+func (x *Workload) GetWallet() string {
+	if x != nil {
+		return x.Wallet
+	}
+	return ""
+}
+
+func (x *Workload) GetDraws() bool {
+	if x != nil {
+		return x.Draws
+	}
+	return false
+}
+
+type CreateWalletRequest struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Parent            string                 `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`                                                 // that its allowance comes from; empty: the mint
+	AllowanceUcredits int64                  `protobuf:"varint,3,opt,name=allowance_ucredits,json=allowanceUcredits,proto3" json:"allowance_ucredits,omitempty"` // 0: none
+	AllowanceEveryNs  int64                  `protobuf:"varint,4,opt,name=allowance_every_ns,json=allowanceEveryNs,proto3" json:"allowance_every_ns,omitempty"`
+	MostUcredits      int64                  `protobuf:"varint,5,opt,name=most_ucredits,json=mostUcredits,proto3" json:"most_ucredits,omitempty"` // that its allowance fills it to; 0: no end
+	Owner             *uint32                `protobuf:"varint,6,opt,name=owner,proto3,oneof" json:"owner,omitempty"`                             // user; absent: the caller
+	Change            bool                   `protobuf:"varint,7,opt,name=change,proto3" json:"change,omitempty"`                                 // give these terms to one that exists
+	RequestId         []byte                 `protobuf:"bytes,8,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *CreateWalletRequest) Reset() {
+	*x = CreateWalletRequest{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateWalletRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateWalletRequest) ProtoMessage() {}
+
+func (x *CreateWalletRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateWalletRequest.ProtoReflect.Descriptor instead.
+func (*CreateWalletRequest) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *CreateWalletRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateWalletRequest) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *CreateWalletRequest) GetAllowanceUcredits() int64 {
+	if x != nil {
+		return x.AllowanceUcredits
+	}
+	return 0
+}
+
+func (x *CreateWalletRequest) GetAllowanceEveryNs() int64 {
+	if x != nil {
+		return x.AllowanceEveryNs
+	}
+	return 0
+}
+
+func (x *CreateWalletRequest) GetMostUcredits() int64 {
+	if x != nil {
+		return x.MostUcredits
+	}
+	return 0
+}
+
+func (x *CreateWalletRequest) GetOwner() uint32 {
+	if x != nil && x.Owner != nil {
+		return *x.Owner
+	}
+	return 0
+}
+
+func (x *CreateWalletRequest) GetChange() bool {
+	if x != nil {
+		return x.Change
+	}
+	return false
+}
+
+func (x *CreateWalletRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type CreateWalletResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Wallet        *Wallet                `protobuf:"bytes,1,opt,name=wallet,proto3" json:"wallet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateWalletResponse) Reset() {
+	*x = CreateWalletResponse{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateWalletResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateWalletResponse) ProtoMessage() {}
+
+func (x *CreateWalletResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateWalletResponse.ProtoReflect.Descriptor instead.
+func (*CreateWalletResponse) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *CreateWalletResponse) GetWallet() *Wallet {
+	if x != nil {
+		return x.Wallet
+	}
+	return nil
+}
+
+type ListWalletsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWalletsRequest) Reset() {
+	*x = ListWalletsRequest{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWalletsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWalletsRequest) ProtoMessage() {}
+
+func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWalletsRequest.ProtoReflect.Descriptor instead.
+func (*ListWalletsRequest) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{50}
+}
+
+type ListWalletsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Wallets       []*Wallet              `protobuf:"bytes,1,rep,name=wallets,proto3" json:"wallets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWalletsResponse) Reset() {
+	*x = ListWalletsResponse{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWalletsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWalletsResponse) ProtoMessage() {}
+
+func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWalletsResponse.ProtoReflect.Descriptor instead.
+func (*ListWalletsResponse) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ListWalletsResponse) GetWallets() []*Wallet {
+	if x != nil {
+		return x.Wallets
+	}
+	return nil
+}
+
+// Wallet is a standing wallet: a person's, a team's.
+type Wallet struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Name              string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Parent            string                 `protobuf:"bytes,2,opt,name=parent,proto3" json:"parent,omitempty"`
+	Uid               uint32                 `protobuf:"varint,3,opt,name=uid,proto3" json:"uid,omitempty"` // whose it is
+	AllowanceUcredits int64                  `protobuf:"varint,4,opt,name=allowance_ucredits,json=allowanceUcredits,proto3" json:"allowance_ucredits,omitempty"`
+	AllowanceEveryNs  int64                  `protobuf:"varint,5,opt,name=allowance_every_ns,json=allowanceEveryNs,proto3" json:"allowance_every_ns,omitempty"`
+	MostUcredits      int64                  `protobuf:"varint,6,opt,name=most_ucredits,json=mostUcredits,proto3" json:"most_ucredits,omitempty"`
+	BalanceUcredits   int64                  `protobuf:"varint,7,opt,name=balance_ucredits,json=balanceUcredits,proto3" json:"balance_ucredits,omitempty"`
+	CreatedWallNs     int64                  `protobuf:"varint,8,opt,name=created_wall_ns,json=createdWallNs,proto3" json:"created_wall_ns,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Wallet) Reset() {
+	*x = Wallet{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wallet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wallet) ProtoMessage() {}
+
+func (x *Wallet) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wallet.ProtoReflect.Descriptor instead.
+func (*Wallet) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *Wallet) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Wallet) GetParent() string {
+	if x != nil {
+		return x.Parent
+	}
+	return ""
+}
+
+func (x *Wallet) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Wallet) GetAllowanceUcredits() int64 {
+	if x != nil {
+		return x.AllowanceUcredits
+	}
+	return 0
+}
+
+func (x *Wallet) GetAllowanceEveryNs() int64 {
+	if x != nil {
+		return x.AllowanceEveryNs
+	}
+	return 0
+}
+
+func (x *Wallet) GetMostUcredits() int64 {
+	if x != nil {
+		return x.MostUcredits
+	}
+	return 0
+}
+
+func (x *Wallet) GetBalanceUcredits() int64 {
+	if x != nil {
+		return x.BalanceUcredits
+	}
+	return 0
+}
+
+func (x *Wallet) GetCreatedWallNs() int64 {
+	if x != nil {
+		return x.CreatedWallNs
+	}
+	return 0
+}
+
 type Ledger struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	MintedUcredits int64                  `protobuf:"varint,1,opt,name=minted_ucredits,json=mintedUcredits,proto3" json:"minted_ucredits,omitempty"`
@@ -3731,7 +4092,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[48]
+	mi := &file_maxwell_v1_market_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3743,7 +4104,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[48]
+	mi := &file_maxwell_v1_market_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3756,7 +4117,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{48}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Ledger) GetMintedUcredits() int64 {
@@ -3809,7 +4170,7 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x17\n" +
 	"\aleft_ns\x18\a \x01(\x03R\x06leftNs\x12;\n" +
 	"\x0eworkload_state\x18\b \x01(\v2\x14.maxwell.v1.WorkloadR\rworkloadState\x12\x17\n" +
-	"\awall_ns\x18\t \x01(\x03R\x06wallNs\"\xb3\x05\n" +
+	"\awall_ns\x18\t \x01(\x03R\x06wallNs\"\xf3\x05\n" +
 	"\fAdmitRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
@@ -3839,7 +4200,9 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x14 \x01(\fR\trequestId\x12\x18\n" +
 	"\acommand\x18\x15 \x03(\tR\acommand\x12\x10\n" +
-	"\x03log\x18\x16 \x01(\tR\x03log\"\x83\x01\n" +
+	"\x03log\x18\x16 \x01(\tR\x03log\x12\x16\n" +
+	"\x06wallet\x18\x1e \x01(\tR\x06wallet\x12&\n" +
+	"\x0fbroke_by_wallet\x18\x1f \x01(\bR\rbrokeByWallet\"\x83\x01\n" +
 	"\rAdmitResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\tplacement\x18\x02 \x01(\v2\x15.maxwell.v1.PlacementR\tplacement\x12)\n" +
@@ -4030,7 +4393,7 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"spotXMilli\x126\n" +
 	"\x18spot_ucredits_per_core_s\x18\x03 \x01(\x03R\x14spotUcreditsPerCoreS\x12\x19\n" +
 	"\bgrid_ppm\x18\x04 \x01(\x03R\agridPpm\x12)\n" +
-	"\x11spot_peak_x_milli\x18\x05 \x01(\x03R\x0espotPeakXMilli\"\x99\x0e\n" +
+	"\x11spot_peak_x_milli\x18\x05 \x01(\x03R\x0espotPeakXMilli\"\xc7\x0e\n" +
 	"\bWorkload\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -4094,15 +4457,41 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\x11would_stop_reason\x18= \x01(\tR\x0fwouldStopReason\x12+\n" +
 	"\x12would_stop_wall_ns\x18> \x01(\x03R\x0fwouldStopWallNs\x12(\n" +
 	"\x10would_stop_still\x18? \x01(\bR\x0ewouldStopStill\x12\x14\n" +
-	"\x05guest\x18@ \x01(\tR\x05guest\"\xcf\x01\n" +
+	"\x05guest\x18@ \x01(\tR\x05guest\x12\x16\n" +
+	"\x06wallet\x18F \x01(\tR\x06wallet\x12\x14\n" +
+	"\x05draws\x18G \x01(\bR\x05draws\"\x9f\x02\n" +
+	"\x13CreateWalletRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\tR\x06parent\x12-\n" +
+	"\x12allowance_ucredits\x18\x03 \x01(\x03R\x11allowanceUcredits\x12,\n" +
+	"\x12allowance_every_ns\x18\x04 \x01(\x03R\x10allowanceEveryNs\x12#\n" +
+	"\rmost_ucredits\x18\x05 \x01(\x03R\fmostUcredits\x12\x19\n" +
+	"\x05owner\x18\x06 \x01(\rH\x00R\x05owner\x88\x01\x01\x12\x16\n" +
+	"\x06change\x18\a \x01(\bR\x06change\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\b \x01(\fR\trequestIdB\b\n" +
+	"\x06_owner\"B\n" +
+	"\x14CreateWalletResponse\x12*\n" +
+	"\x06wallet\x18\x01 \x01(\v2\x12.maxwell.v1.WalletR\x06wallet\"\x14\n" +
+	"\x12ListWalletsRequest\"C\n" +
+	"\x13ListWalletsResponse\x12,\n" +
+	"\awallets\x18\x01 \x03(\v2\x12.maxwell.v1.WalletR\awallets\"\x9b\x02\n" +
+	"\x06Wallet\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06parent\x18\x02 \x01(\tR\x06parent\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\rR\x03uid\x12-\n" +
+	"\x12allowance_ucredits\x18\x04 \x01(\x03R\x11allowanceUcredits\x12,\n" +
+	"\x12allowance_every_ns\x18\x05 \x01(\x03R\x10allowanceEveryNs\x12#\n" +
+	"\rmost_ucredits\x18\x06 \x01(\x03R\fmostUcredits\x12)\n" +
+	"\x10balance_ucredits\x18\a \x01(\x03R\x0fbalanceUcredits\x12&\n" +
+	"\x0fcreated_wall_ns\x18\b \x01(\x03R\rcreatedWallNs\"\xcf\x01\n" +
 	"\x06Ledger\x12'\n" +
 	"\x0fminted_ucredits\x18\x01 \x01(\x03R\x0emintedUcredits\x12<\n" +
 	"\baccounts\x18\x02 \x03(\v2 .maxwell.v1.Ledger.AccountsEntryR\baccounts\x12!\n" +
 	"\fsum_ucredits\x18\x03 \x01(\x03R\vsumUcredits\x1a;\n" +
 	"\rAccountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xa1\n" +
-	"\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xc4\v\n" +
 	"\rMarketService\x12;\n" +
 	"\x04Join\x12\x17.maxwell.v1.JoinRequest\x1a\x18.maxwell.v1.JoinResponse0\x01\x12<\n" +
 	"\x05Admit\x12\x18.maxwell.v1.AdmitRequest\x1a\x19.maxwell.v1.AdmitResponse\x12B\n" +
@@ -4122,7 +4511,9 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\bPostings\x12\x1b.maxwell.v1.PostingsRequest\x1a\x1c.maxwell.v1.PostingsResponse\x12?\n" +
 	"\x06Attach\x12\x19.maxwell.v1.AttachRequest\x1a\x1a.maxwell.v1.AttachResponse\x12?\n" +
 	"\x06Detach\x12\x19.maxwell.v1.DetachRequest\x1a\x1a.maxwell.v1.DetachResponse\x12B\n" +
-	"\aExplain\x12\x1a.maxwell.v1.ExplainRequest\x1a\x1b.maxwell.v1.ExplainResponse\x12<\n" +
+	"\aExplain\x12\x1a.maxwell.v1.ExplainRequest\x1a\x1b.maxwell.v1.ExplainResponse\x12Q\n" +
+	"\fCreateWallet\x12\x1f.maxwell.v1.CreateWalletRequest\x1a .maxwell.v1.CreateWalletResponse\x12N\n" +
+	"\vListWallets\x12\x1e.maxwell.v1.ListWalletsRequest\x1a\x1f.maxwell.v1.ListWalletsResponse\x12<\n" +
 	"\x05Leave\x12\x18.maxwell.v1.LeaveRequest\x1a\x19.maxwell.v1.LeaveResponseBIZGgithub.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1;maxwellv1b\x06proto3"
 
 var (
@@ -4137,58 +4528,63 @@ func file_maxwell_v1_market_proto_rawDescGZIP() []byte {
 	return file_maxwell_v1_market_proto_rawDescData
 }
 
-var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
 var file_maxwell_v1_market_proto_goTypes = []any{
-	(*JoinRequest)(nil),      // 0: maxwell.v1.JoinRequest
-	(*JoinResponse)(nil),     // 1: maxwell.v1.JoinResponse
-	(*Session)(nil),          // 2: maxwell.v1.Session
-	(*Event)(nil),            // 3: maxwell.v1.Event
-	(*AdmitRequest)(nil),     // 4: maxwell.v1.AdmitRequest
-	(*AdmitResponse)(nil),    // 5: maxwell.v1.AdmitResponse
-	(*Placement)(nil),        // 6: maxwell.v1.Placement
-	(*StartedRequest)(nil),   // 7: maxwell.v1.StartedRequest
-	(*StartedResponse)(nil),  // 8: maxwell.v1.StartedResponse
-	(*ExitedRequest)(nil),    // 9: maxwell.v1.ExitedRequest
-	(*ExitedResponse)(nil),   // 10: maxwell.v1.ExitedResponse
-	(*ReportRequest)(nil),    // 11: maxwell.v1.ReportRequest
-	(*ReportResponse)(nil),   // 12: maxwell.v1.ReportResponse
-	(*StopRequest)(nil),      // 13: maxwell.v1.StopRequest
-	(*StopResponse)(nil),     // 14: maxwell.v1.StopResponse
-	(*SuspendRequest)(nil),   // 15: maxwell.v1.SuspendRequest
-	(*SuspendResponse)(nil),  // 16: maxwell.v1.SuspendResponse
-	(*FundRequest)(nil),      // 17: maxwell.v1.FundRequest
-	(*FundResponse)(nil),     // 18: maxwell.v1.FundResponse
-	(*TransferRequest)(nil),  // 19: maxwell.v1.TransferRequest
-	(*TransferResponse)(nil), // 20: maxwell.v1.TransferResponse
-	(*SetBidRequest)(nil),    // 21: maxwell.v1.SetBidRequest
-	(*SetBidResponse)(nil),   // 22: maxwell.v1.SetBidResponse
-	(*SnapshotRequest)(nil),  // 23: maxwell.v1.SnapshotRequest
-	(*SelfRequest)(nil),      // 24: maxwell.v1.SelfRequest
-	(*SelfResponse)(nil),     // 25: maxwell.v1.SelfResponse
-	(*WaitRequest)(nil),      // 26: maxwell.v1.WaitRequest
-	(*WaitResponse)(nil),     // 27: maxwell.v1.WaitResponse
-	(*WatchRequest)(nil),     // 28: maxwell.v1.WatchRequest
-	(*WatchResponse)(nil),    // 29: maxwell.v1.WatchResponse
-	(*ReceiptsRequest)(nil),  // 30: maxwell.v1.ReceiptsRequest
-	(*ReceiptsResponse)(nil), // 31: maxwell.v1.ReceiptsResponse
-	(*PostingsRequest)(nil),  // 32: maxwell.v1.PostingsRequest
-	(*PostingsResponse)(nil), // 33: maxwell.v1.PostingsResponse
-	(*Posting)(nil),          // 34: maxwell.v1.Posting
-	(*AttachRequest)(nil),    // 35: maxwell.v1.AttachRequest
-	(*AttachResponse)(nil),   // 36: maxwell.v1.AttachResponse
-	(*DetachRequest)(nil),    // 37: maxwell.v1.DetachRequest
-	(*DetachResponse)(nil),   // 38: maxwell.v1.DetachResponse
-	(*ExplainRequest)(nil),   // 39: maxwell.v1.ExplainRequest
-	(*ExplainResponse)(nil),  // 40: maxwell.v1.ExplainResponse
-	(*SnapshotResponse)(nil), // 41: maxwell.v1.SnapshotResponse
-	(*LeaveRequest)(nil),     // 42: maxwell.v1.LeaveRequest
-	(*LeaveResponse)(nil),    // 43: maxwell.v1.LeaveResponse
-	(*Snapshot)(nil),         // 44: maxwell.v1.Snapshot
-	(*Node)(nil),             // 45: maxwell.v1.Node
-	(*PriceInfo)(nil),        // 46: maxwell.v1.PriceInfo
-	(*Workload)(nil),         // 47: maxwell.v1.Workload
-	(*Ledger)(nil),           // 48: maxwell.v1.Ledger
-	nil,                      // 49: maxwell.v1.Ledger.AccountsEntry
+	(*JoinRequest)(nil),          // 0: maxwell.v1.JoinRequest
+	(*JoinResponse)(nil),         // 1: maxwell.v1.JoinResponse
+	(*Session)(nil),              // 2: maxwell.v1.Session
+	(*Event)(nil),                // 3: maxwell.v1.Event
+	(*AdmitRequest)(nil),         // 4: maxwell.v1.AdmitRequest
+	(*AdmitResponse)(nil),        // 5: maxwell.v1.AdmitResponse
+	(*Placement)(nil),            // 6: maxwell.v1.Placement
+	(*StartedRequest)(nil),       // 7: maxwell.v1.StartedRequest
+	(*StartedResponse)(nil),      // 8: maxwell.v1.StartedResponse
+	(*ExitedRequest)(nil),        // 9: maxwell.v1.ExitedRequest
+	(*ExitedResponse)(nil),       // 10: maxwell.v1.ExitedResponse
+	(*ReportRequest)(nil),        // 11: maxwell.v1.ReportRequest
+	(*ReportResponse)(nil),       // 12: maxwell.v1.ReportResponse
+	(*StopRequest)(nil),          // 13: maxwell.v1.StopRequest
+	(*StopResponse)(nil),         // 14: maxwell.v1.StopResponse
+	(*SuspendRequest)(nil),       // 15: maxwell.v1.SuspendRequest
+	(*SuspendResponse)(nil),      // 16: maxwell.v1.SuspendResponse
+	(*FundRequest)(nil),          // 17: maxwell.v1.FundRequest
+	(*FundResponse)(nil),         // 18: maxwell.v1.FundResponse
+	(*TransferRequest)(nil),      // 19: maxwell.v1.TransferRequest
+	(*TransferResponse)(nil),     // 20: maxwell.v1.TransferResponse
+	(*SetBidRequest)(nil),        // 21: maxwell.v1.SetBidRequest
+	(*SetBidResponse)(nil),       // 22: maxwell.v1.SetBidResponse
+	(*SnapshotRequest)(nil),      // 23: maxwell.v1.SnapshotRequest
+	(*SelfRequest)(nil),          // 24: maxwell.v1.SelfRequest
+	(*SelfResponse)(nil),         // 25: maxwell.v1.SelfResponse
+	(*WaitRequest)(nil),          // 26: maxwell.v1.WaitRequest
+	(*WaitResponse)(nil),         // 27: maxwell.v1.WaitResponse
+	(*WatchRequest)(nil),         // 28: maxwell.v1.WatchRequest
+	(*WatchResponse)(nil),        // 29: maxwell.v1.WatchResponse
+	(*ReceiptsRequest)(nil),      // 30: maxwell.v1.ReceiptsRequest
+	(*ReceiptsResponse)(nil),     // 31: maxwell.v1.ReceiptsResponse
+	(*PostingsRequest)(nil),      // 32: maxwell.v1.PostingsRequest
+	(*PostingsResponse)(nil),     // 33: maxwell.v1.PostingsResponse
+	(*Posting)(nil),              // 34: maxwell.v1.Posting
+	(*AttachRequest)(nil),        // 35: maxwell.v1.AttachRequest
+	(*AttachResponse)(nil),       // 36: maxwell.v1.AttachResponse
+	(*DetachRequest)(nil),        // 37: maxwell.v1.DetachRequest
+	(*DetachResponse)(nil),       // 38: maxwell.v1.DetachResponse
+	(*ExplainRequest)(nil),       // 39: maxwell.v1.ExplainRequest
+	(*ExplainResponse)(nil),      // 40: maxwell.v1.ExplainResponse
+	(*SnapshotResponse)(nil),     // 41: maxwell.v1.SnapshotResponse
+	(*LeaveRequest)(nil),         // 42: maxwell.v1.LeaveRequest
+	(*LeaveResponse)(nil),        // 43: maxwell.v1.LeaveResponse
+	(*Snapshot)(nil),             // 44: maxwell.v1.Snapshot
+	(*Node)(nil),                 // 45: maxwell.v1.Node
+	(*PriceInfo)(nil),            // 46: maxwell.v1.PriceInfo
+	(*Workload)(nil),             // 47: maxwell.v1.Workload
+	(*CreateWalletRequest)(nil),  // 48: maxwell.v1.CreateWalletRequest
+	(*CreateWalletResponse)(nil), // 49: maxwell.v1.CreateWalletResponse
+	(*ListWalletsRequest)(nil),   // 50: maxwell.v1.ListWalletsRequest
+	(*ListWalletsResponse)(nil),  // 51: maxwell.v1.ListWalletsResponse
+	(*Wallet)(nil),               // 52: maxwell.v1.Wallet
+	(*Ledger)(nil),               // 53: maxwell.v1.Ledger
+	nil,                          // 54: maxwell.v1.Ledger.AccountsEntry
 }
 var file_maxwell_v1_market_proto_depIdxs = []int32{
 	2,  // 0: maxwell.v1.JoinResponse.session:type_name -> maxwell.v1.Session
@@ -4213,53 +4609,59 @@ var file_maxwell_v1_market_proto_depIdxs = []int32{
 	45, // 19: maxwell.v1.Snapshot.node:type_name -> maxwell.v1.Node
 	46, // 20: maxwell.v1.Snapshot.price:type_name -> maxwell.v1.PriceInfo
 	47, // 21: maxwell.v1.Snapshot.workloads:type_name -> maxwell.v1.Workload
-	48, // 22: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
-	49, // 23: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
-	0,  // 24: maxwell.v1.MarketService.Join:input_type -> maxwell.v1.JoinRequest
-	4,  // 25: maxwell.v1.MarketService.Admit:input_type -> maxwell.v1.AdmitRequest
-	7,  // 26: maxwell.v1.MarketService.Started:input_type -> maxwell.v1.StartedRequest
-	9,  // 27: maxwell.v1.MarketService.Exited:input_type -> maxwell.v1.ExitedRequest
-	11, // 28: maxwell.v1.MarketService.Report:input_type -> maxwell.v1.ReportRequest
-	13, // 29: maxwell.v1.MarketService.Stop:input_type -> maxwell.v1.StopRequest
-	15, // 30: maxwell.v1.MarketService.Suspend:input_type -> maxwell.v1.SuspendRequest
-	17, // 31: maxwell.v1.MarketService.Fund:input_type -> maxwell.v1.FundRequest
-	19, // 32: maxwell.v1.MarketService.Transfer:input_type -> maxwell.v1.TransferRequest
-	21, // 33: maxwell.v1.MarketService.SetBid:input_type -> maxwell.v1.SetBidRequest
-	23, // 34: maxwell.v1.MarketService.Snapshot:input_type -> maxwell.v1.SnapshotRequest
-	24, // 35: maxwell.v1.MarketService.Self:input_type -> maxwell.v1.SelfRequest
-	26, // 36: maxwell.v1.MarketService.Wait:input_type -> maxwell.v1.WaitRequest
-	28, // 37: maxwell.v1.MarketService.Watch:input_type -> maxwell.v1.WatchRequest
-	30, // 38: maxwell.v1.MarketService.Receipts:input_type -> maxwell.v1.ReceiptsRequest
-	32, // 39: maxwell.v1.MarketService.Postings:input_type -> maxwell.v1.PostingsRequest
-	35, // 40: maxwell.v1.MarketService.Attach:input_type -> maxwell.v1.AttachRequest
-	37, // 41: maxwell.v1.MarketService.Detach:input_type -> maxwell.v1.DetachRequest
-	39, // 42: maxwell.v1.MarketService.Explain:input_type -> maxwell.v1.ExplainRequest
-	42, // 43: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
-	1,  // 44: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
-	5,  // 45: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
-	8,  // 46: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
-	10, // 47: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
-	12, // 48: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
-	14, // 49: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
-	16, // 50: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
-	18, // 51: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
-	20, // 52: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
-	22, // 53: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
-	41, // 54: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
-	25, // 55: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
-	27, // 56: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
-	29, // 57: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
-	31, // 58: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
-	33, // 59: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
-	36, // 60: maxwell.v1.MarketService.Attach:output_type -> maxwell.v1.AttachResponse
-	38, // 61: maxwell.v1.MarketService.Detach:output_type -> maxwell.v1.DetachResponse
-	40, // 62: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
-	43, // 63: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
-	44, // [44:64] is the sub-list for method output_type
-	24, // [24:44] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	53, // 22: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
+	52, // 23: maxwell.v1.CreateWalletResponse.wallet:type_name -> maxwell.v1.Wallet
+	52, // 24: maxwell.v1.ListWalletsResponse.wallets:type_name -> maxwell.v1.Wallet
+	54, // 25: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
+	0,  // 26: maxwell.v1.MarketService.Join:input_type -> maxwell.v1.JoinRequest
+	4,  // 27: maxwell.v1.MarketService.Admit:input_type -> maxwell.v1.AdmitRequest
+	7,  // 28: maxwell.v1.MarketService.Started:input_type -> maxwell.v1.StartedRequest
+	9,  // 29: maxwell.v1.MarketService.Exited:input_type -> maxwell.v1.ExitedRequest
+	11, // 30: maxwell.v1.MarketService.Report:input_type -> maxwell.v1.ReportRequest
+	13, // 31: maxwell.v1.MarketService.Stop:input_type -> maxwell.v1.StopRequest
+	15, // 32: maxwell.v1.MarketService.Suspend:input_type -> maxwell.v1.SuspendRequest
+	17, // 33: maxwell.v1.MarketService.Fund:input_type -> maxwell.v1.FundRequest
+	19, // 34: maxwell.v1.MarketService.Transfer:input_type -> maxwell.v1.TransferRequest
+	21, // 35: maxwell.v1.MarketService.SetBid:input_type -> maxwell.v1.SetBidRequest
+	23, // 36: maxwell.v1.MarketService.Snapshot:input_type -> maxwell.v1.SnapshotRequest
+	24, // 37: maxwell.v1.MarketService.Self:input_type -> maxwell.v1.SelfRequest
+	26, // 38: maxwell.v1.MarketService.Wait:input_type -> maxwell.v1.WaitRequest
+	28, // 39: maxwell.v1.MarketService.Watch:input_type -> maxwell.v1.WatchRequest
+	30, // 40: maxwell.v1.MarketService.Receipts:input_type -> maxwell.v1.ReceiptsRequest
+	32, // 41: maxwell.v1.MarketService.Postings:input_type -> maxwell.v1.PostingsRequest
+	35, // 42: maxwell.v1.MarketService.Attach:input_type -> maxwell.v1.AttachRequest
+	37, // 43: maxwell.v1.MarketService.Detach:input_type -> maxwell.v1.DetachRequest
+	39, // 44: maxwell.v1.MarketService.Explain:input_type -> maxwell.v1.ExplainRequest
+	48, // 45: maxwell.v1.MarketService.CreateWallet:input_type -> maxwell.v1.CreateWalletRequest
+	50, // 46: maxwell.v1.MarketService.ListWallets:input_type -> maxwell.v1.ListWalletsRequest
+	42, // 47: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
+	1,  // 48: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
+	5,  // 49: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
+	8,  // 50: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
+	10, // 51: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
+	12, // 52: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
+	14, // 53: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
+	16, // 54: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
+	18, // 55: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
+	20, // 56: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
+	22, // 57: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
+	41, // 58: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
+	25, // 59: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
+	27, // 60: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
+	29, // 61: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
+	31, // 62: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
+	33, // 63: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
+	36, // 64: maxwell.v1.MarketService.Attach:output_type -> maxwell.v1.AttachResponse
+	38, // 65: maxwell.v1.MarketService.Detach:output_type -> maxwell.v1.DetachResponse
+	40, // 66: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
+	49, // 67: maxwell.v1.MarketService.CreateWallet:output_type -> maxwell.v1.CreateWalletResponse
+	51, // 68: maxwell.v1.MarketService.ListWallets:output_type -> maxwell.v1.ListWalletsResponse
+	43, // 69: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
+	48, // [48:70] is the sub-list for method output_type
+	26, // [26:48] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_maxwell_v1_market_proto_init() }
@@ -4276,13 +4678,14 @@ func file_maxwell_v1_market_proto_init() {
 		(*AttachRequest_Cgroup)(nil),
 		(*AttachRequest_Container)(nil),
 	}
+	file_maxwell_v1_market_proto_msgTypes[48].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_maxwell_v1_market_proto_rawDesc), len(file_maxwell_v1_market_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   55,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

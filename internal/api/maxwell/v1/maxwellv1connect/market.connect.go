@@ -85,6 +85,12 @@ const (
 	MarketServiceDetachProcedure = "/maxwell.v1.MarketService/Detach"
 	// MarketServiceExplainProcedure is the fully-qualified name of the MarketService's Explain RPC.
 	MarketServiceExplainProcedure = "/maxwell.v1.MarketService/Explain"
+	// MarketServiceCreateWalletProcedure is the fully-qualified name of the MarketService's
+	// CreateWallet RPC.
+	MarketServiceCreateWalletProcedure = "/maxwell.v1.MarketService/CreateWallet"
+	// MarketServiceListWalletsProcedure is the fully-qualified name of the MarketService's ListWallets
+	// RPC.
+	MarketServiceListWalletsProcedure = "/maxwell.v1.MarketService/ListWallets"
 	// MarketServiceLeaveProcedure is the fully-qualified name of the MarketService's Leave RPC.
 	MarketServiceLeaveProcedure = "/maxwell.v1.MarketService/Leave"
 )
@@ -109,7 +115,8 @@ type MarketServiceClient interface {
 	Stop(context.Context, *v1.StopRequest) (*v1.StopResponse, error)
 	// Suspend freezes or thaws every workload of this session (^Z and fg).
 	Suspend(context.Context, *v1.SuspendRequest) (*v1.SuspendResponse, error)
-	// Fund adds money to a wallet by name.
+	// Fund mints money into a wallet, by the name of it or of its workload. In a
+	// market that lasts it is for admins.
 	Fund(context.Context, *v1.FundRequest) (*v1.FundResponse, error)
 	// Transfer moves money from one wallet of the caller's to another.
 	Transfer(context.Context, *v1.TransferRequest) (*v1.TransferResponse, error)
@@ -136,6 +143,10 @@ type MarketServiceClient interface {
 	Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error)
 	// Explain says why a workload gets what it gets, and what would help.
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
+	// CreateWallet opens a standing wallet: one that no workload owns.
+	CreateWallet(context.Context, *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error)
+	// ListWallets returns the standing wallets that the caller may see, parents first.
+	ListWallets(context.Context, *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error)
 	// Leave ends the session. The last one out ends the market; the reply comes
 	// after everything it made is removed.
 	Leave(context.Context, *v1.LeaveRequest) (*v1.LeaveResponse, error)
@@ -266,6 +277,18 @@ func NewMarketServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(marketServiceMethods.ByName("Explain")),
 			connect.WithClientOptions(opts...),
 		),
+		createWallet: connect.NewClient[v1.CreateWalletRequest, v1.CreateWalletResponse](
+			httpClient,
+			baseURL+MarketServiceCreateWalletProcedure,
+			connect.WithSchema(marketServiceMethods.ByName("CreateWallet")),
+			connect.WithClientOptions(opts...),
+		),
+		listWallets: connect.NewClient[v1.ListWalletsRequest, v1.ListWalletsResponse](
+			httpClient,
+			baseURL+MarketServiceListWalletsProcedure,
+			connect.WithSchema(marketServiceMethods.ByName("ListWallets")),
+			connect.WithClientOptions(opts...),
+		),
 		leave: connect.NewClient[v1.LeaveRequest, v1.LeaveResponse](
 			httpClient,
 			baseURL+MarketServiceLeaveProcedure,
@@ -277,26 +300,28 @@ func NewMarketServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 
 // marketServiceClient implements MarketServiceClient.
 type marketServiceClient struct {
-	join     *connect.Client[v1.JoinRequest, v1.JoinResponse]
-	admit    *connect.Client[v1.AdmitRequest, v1.AdmitResponse]
-	started  *connect.Client[v1.StartedRequest, v1.StartedResponse]
-	exited   *connect.Client[v1.ExitedRequest, v1.ExitedResponse]
-	report   *connect.Client[v1.ReportRequest, v1.ReportResponse]
-	stop     *connect.Client[v1.StopRequest, v1.StopResponse]
-	suspend  *connect.Client[v1.SuspendRequest, v1.SuspendResponse]
-	fund     *connect.Client[v1.FundRequest, v1.FundResponse]
-	transfer *connect.Client[v1.TransferRequest, v1.TransferResponse]
-	setBid   *connect.Client[v1.SetBidRequest, v1.SetBidResponse]
-	snapshot *connect.Client[v1.SnapshotRequest, v1.SnapshotResponse]
-	self     *connect.Client[v1.SelfRequest, v1.SelfResponse]
-	wait     *connect.Client[v1.WaitRequest, v1.WaitResponse]
-	watch    *connect.Client[v1.WatchRequest, v1.WatchResponse]
-	receipts *connect.Client[v1.ReceiptsRequest, v1.ReceiptsResponse]
-	postings *connect.Client[v1.PostingsRequest, v1.PostingsResponse]
-	attach   *connect.Client[v1.AttachRequest, v1.AttachResponse]
-	detach   *connect.Client[v1.DetachRequest, v1.DetachResponse]
-	explain  *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
-	leave    *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
+	join         *connect.Client[v1.JoinRequest, v1.JoinResponse]
+	admit        *connect.Client[v1.AdmitRequest, v1.AdmitResponse]
+	started      *connect.Client[v1.StartedRequest, v1.StartedResponse]
+	exited       *connect.Client[v1.ExitedRequest, v1.ExitedResponse]
+	report       *connect.Client[v1.ReportRequest, v1.ReportResponse]
+	stop         *connect.Client[v1.StopRequest, v1.StopResponse]
+	suspend      *connect.Client[v1.SuspendRequest, v1.SuspendResponse]
+	fund         *connect.Client[v1.FundRequest, v1.FundResponse]
+	transfer     *connect.Client[v1.TransferRequest, v1.TransferResponse]
+	setBid       *connect.Client[v1.SetBidRequest, v1.SetBidResponse]
+	snapshot     *connect.Client[v1.SnapshotRequest, v1.SnapshotResponse]
+	self         *connect.Client[v1.SelfRequest, v1.SelfResponse]
+	wait         *connect.Client[v1.WaitRequest, v1.WaitResponse]
+	watch        *connect.Client[v1.WatchRequest, v1.WatchResponse]
+	receipts     *connect.Client[v1.ReceiptsRequest, v1.ReceiptsResponse]
+	postings     *connect.Client[v1.PostingsRequest, v1.PostingsResponse]
+	attach       *connect.Client[v1.AttachRequest, v1.AttachResponse]
+	detach       *connect.Client[v1.DetachRequest, v1.DetachResponse]
+	explain      *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
+	createWallet *connect.Client[v1.CreateWalletRequest, v1.CreateWalletResponse]
+	listWallets  *connect.Client[v1.ListWalletsRequest, v1.ListWalletsResponse]
+	leave        *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 }
 
 // Join calls maxwell.v1.MarketService.Join.
@@ -462,6 +487,24 @@ func (c *marketServiceClient) Explain(ctx context.Context, req *v1.ExplainReques
 	return nil, err
 }
 
+// CreateWallet calls maxwell.v1.MarketService.CreateWallet.
+func (c *marketServiceClient) CreateWallet(ctx context.Context, req *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error) {
+	response, err := c.createWallet.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ListWallets calls maxwell.v1.MarketService.ListWallets.
+func (c *marketServiceClient) ListWallets(ctx context.Context, req *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error) {
+	response, err := c.listWallets.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // Leave calls maxwell.v1.MarketService.Leave.
 func (c *marketServiceClient) Leave(ctx context.Context, req *v1.LeaveRequest) (*v1.LeaveResponse, error) {
 	response, err := c.leave.CallUnary(ctx, connect.NewRequest(req))
@@ -491,7 +534,8 @@ type MarketServiceHandler interface {
 	Stop(context.Context, *v1.StopRequest) (*v1.StopResponse, error)
 	// Suspend freezes or thaws every workload of this session (^Z and fg).
 	Suspend(context.Context, *v1.SuspendRequest) (*v1.SuspendResponse, error)
-	// Fund adds money to a wallet by name.
+	// Fund mints money into a wallet, by the name of it or of its workload. In a
+	// market that lasts it is for admins.
 	Fund(context.Context, *v1.FundRequest) (*v1.FundResponse, error)
 	// Transfer moves money from one wallet of the caller's to another.
 	Transfer(context.Context, *v1.TransferRequest) (*v1.TransferResponse, error)
@@ -518,6 +562,10 @@ type MarketServiceHandler interface {
 	Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error)
 	// Explain says why a workload gets what it gets, and what would help.
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
+	// CreateWallet opens a standing wallet: one that no workload owns.
+	CreateWallet(context.Context, *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error)
+	// ListWallets returns the standing wallets that the caller may see, parents first.
+	ListWallets(context.Context, *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error)
 	// Leave ends the session. The last one out ends the market; the reply comes
 	// after everything it made is removed.
 	Leave(context.Context, *v1.LeaveRequest) (*v1.LeaveResponse, error)
@@ -644,6 +692,18 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(marketServiceMethods.ByName("Explain")),
 		connect.WithHandlerOptions(opts...),
 	)
+	marketServiceCreateWalletHandler := connect.NewUnaryHandlerSimple(
+		MarketServiceCreateWalletProcedure,
+		svc.CreateWallet,
+		connect.WithSchema(marketServiceMethods.ByName("CreateWallet")),
+		connect.WithHandlerOptions(opts...),
+	)
+	marketServiceListWalletsHandler := connect.NewUnaryHandlerSimple(
+		MarketServiceListWalletsProcedure,
+		svc.ListWallets,
+		connect.WithSchema(marketServiceMethods.ByName("ListWallets")),
+		connect.WithHandlerOptions(opts...),
+	)
 	marketServiceLeaveHandler := connect.NewUnaryHandlerSimple(
 		MarketServiceLeaveProcedure,
 		svc.Leave,
@@ -690,6 +750,10 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 			marketServiceDetachHandler.ServeHTTP(w, r)
 		case MarketServiceExplainProcedure:
 			marketServiceExplainHandler.ServeHTTP(w, r)
+		case MarketServiceCreateWalletProcedure:
+			marketServiceCreateWalletHandler.ServeHTTP(w, r)
+		case MarketServiceListWalletsProcedure:
+			marketServiceListWalletsHandler.ServeHTTP(w, r)
 		case MarketServiceLeaveProcedure:
 			marketServiceLeaveHandler.ServeHTTP(w, r)
 		default:
@@ -775,6 +839,14 @@ func (UnimplementedMarketServiceHandler) Detach(context.Context, *v1.DetachReque
 
 func (UnimplementedMarketServiceHandler) Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.Explain is not implemented"))
+}
+
+func (UnimplementedMarketServiceHandler) CreateWallet(context.Context, *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.CreateWallet is not implemented"))
+}
+
+func (UnimplementedMarketServiceHandler) ListWallets(context.Context, *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.ListWallets is not implemented"))
 }
 
 func (UnimplementedMarketServiceHandler) Leave(context.Context, *v1.LeaveRequest) (*v1.LeaveResponse, error) {
