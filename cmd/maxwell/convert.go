@@ -20,6 +20,7 @@ func terms(w *fleet.Workload) *v1.AdmitRequest {
 		MemoryBytes: int64(w.Memory), Pids: w.Pids, TimeoutNs: int64(w.Timeout),
 		PauseWhenBroke: w.WhenBroke == fleet.Pause, GraceNs: int64(w.Grace),
 		IncomeUcredits: int64(w.Income.Amount), IncomeKind: w.Income.Per,
+		Wallet: w.Wallet, BrokeByWallet: w.Wallet != "" && w.WhenBroke == fleet.Stop && !w.StopSaid,
 	}
 }
 
@@ -50,7 +51,7 @@ func workloadOf(w *v1.Workload, kind string) report.Workload {
 		Erasure: unit.Credits(w.GetErasureUcredits()), Other: unit.Credits(w.GetOtherUcredits()),
 		Deposit: unit.Credits(w.GetDepositUcredits()), Balance: unit.Credits(w.GetBalanceUcredits()),
 		Energy: unit.Microjoules(w.GetEnergyUj()), CPU: unit.CoreTime(w.GetCpuNs()), Wait: unit.CoreTime(w.GetWaitNs()),
-		PeakMemory: unit.Bytes(w.GetPeakMemoryBytes()), Work: w.GetWork(), WorkKind: kind, Open: w.GetOpen(),
+		PeakMemory: unit.Bytes(w.GetPeakMemoryBytes()), Work: w.GetWork(), WorkKind: kind, Open: w.GetOpen(), Payer: w.GetWallet(), Draws: w.GetDraws(),
 		Loss: unit.Credits(w.GetLossUcredits()), LastPrice: unit.Price(w.GetPriceMilli()),
 	}
 	if w.GetState() == "dead" {
@@ -127,6 +128,9 @@ func statementOf(s *v1.Snapshot, fleet roster) report.Statement {
 func noticeOf(e *v1.Event) (report.Notice, bool) {
 	w := e.GetWorkloadState()
 	n := report.Notice{Name: e.GetWorkload(), Left: time.Duration(e.GetLeftNs()), Reason: e.GetReason(), Exit: int(w.GetExitCode())}
+	if w.GetDraws() {
+		n.Wallet = w.GetWallet()
+	}
 	switch e.GetKind() {
 	case "warned":
 		budget := unit.Credits(w.GetBudgetUcredits() + w.GetIncomeUcredits())

@@ -54,8 +54,10 @@ var _ pflag.Value = (*value[int64])(nil)
 func workloadFlags(f *pflag.FlagSet, w *fleet.Workload) {
 	f.Var(&value[unit.Credits]{target: &w.Budget, kind: "MONEY", parse: unit.ParseCredits, format: unit.Credits.String}, "budget",
 		"hard cap in $J for the whole process tree, as 500 or 2k; exit 122 when it is spent")
+	f.Var(&value[string]{target: &w.Wallet, kind: "WALLET", parse: fleet.ParseWallet, format: func(s string) string { return s }}, "wallet",
+		"the standing wallet that pays: --budget at once, or without one as it spends")
 	f.Var(&value[fleet.Bid]{target: &w.Bid, kind: "PRICE", parse: fleet.ParseBid, format: fleet.Bid.String}, "bid",
-		"the most to pay, as a multiple of the base price (4x), or auto with a budget")
+		"the most to pay, as a multiple of the base price (4x), or auto with a budget or a wallet")
 	f.Var(&value[unit.Price]{target: &w.MaxBid, kind: "PRICE", parse: unit.ParsePrice, format: unit.Price.String}, "max-bid",
 		"the most that --bid auto may bid")
 	f.Var(&value[unit.Spend]{target: &w.Rate, kind: "MONEY/s", parse: unit.ParseSpend, format: unit.Spend.String}, "rate",
@@ -74,10 +76,18 @@ func workloadFlags(f *pflag.FlagSet, w *fleet.Workload) {
 		"most cores at any moment, as 2 or 0.5")
 	f.Var(&value[time.Duration]{target: &w.Timeout, kind: "TIME", parse: fleet.ParseSpan, format: time.Duration.String}, "timeout",
 		"end the tree after this much time, as 10m; exit 124")
-	f.Var(&value[fleet.WhenBroke]{target: &w.WhenBroke, kind: "CHOICE", parse: fleet.ParseWhenBroke, format: fleet.WhenBroke.String, zero: true}, "when-broke",
-		"pause: stay frozen until funded; stop: end after the grace (default stop)")
+	f.Var(&value[fleet.WhenBroke]{target: &w.WhenBroke, kind: "CHOICE", parse: whenBroke(w), format: fleet.WhenBroke.String, zero: true}, "when-broke",
+		"pause: stay frozen until funded; stop: end after the grace (default stop; pause if it spends a wallet with an allowance)")
 	f.Var(&value[time.Duration]{target: &w.Grace, kind: "TIME", parse: fleet.ParseGrace, format: time.Duration.String, zero: true}, "grace",
 		"time to fund a broke workload before it is ended")
+}
+
+// whenBroke reads the choice, and remembers that it was made.
+func whenBroke(w *fleet.Workload) func(string) (fleet.WhenBroke, error) {
+	return func(text string) (fleet.WhenBroke, error) {
+		err := w.SetWhenBroke(text)
+		return w.WhenBroke, err
+	}
 }
 
 func formatCount(n int64) string { return strconv.FormatInt(n, 10) }

@@ -14,17 +14,20 @@ import (
 func (a *app) fundVerb() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:     "fund NAME AMOUNT",
-		Short:   "Give a running workload more money",
-		Long:    "Add money to a workload's wallet. A workload that is broke and paused runs on.",
-		Example: "  maxwell fund agent-7 200",
+		Use:   "fund NAME AMOUNT",
+		Short: "Give a running workload or a standing wallet more money",
+		Long: `Add new money to a workload's wallet, or to a standing one. A workload that is broke
+and paused runs on. A workload that spends a standing wallet has none of its own: fund
+that. In a daemon's market only an admin makes money; others move what they have with
+maxwell transfer.`,
+		Example: "  maxwell fund agent-7 200\n  maxwell fund team 10k",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return usagef("fund: write maxwell fund NAME AMOUNT")
 			}
 			return checkTarget("fund", args[0])
 		},
-		ValidArgsFunction: a.completeNames(1, false),
+		ValidArgsFunction: a.completeMoney(1, false),
 		RunE: func(_ *cobra.Command, args []string) error {
 			amount, err := amountOf("fund", args[1])
 			if err != nil {
@@ -74,11 +77,12 @@ func (a *app) transferVerb() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "transfer FROM TO AMOUNT",
-		Short: "Move money from one workload to another",
-		Long: `Move money between the wallets of two workloads of yours. No money is made: FROM has
-to hold it, and what a wallet has set aside (its deposit, and what its next epoch may
-cost) stays there. A workload that is broke and paused runs on when it receives some.`,
-		Example: "  maxwell transfer agent-7 agent-8 100",
+		Short: "Move money from one wallet to another",
+		Long: `Move money between two wallets of yours: a workload's, or a standing one. No money is
+made: FROM has to hold it, and what a workload has set aside (its deposit, and what its
+next epoch may cost) stays there. A workload that is broke and paused runs on when it
+receives some.`,
+		Example: "  maxwell transfer agent-7 agent-8 100\n  maxwell transfer team agent-7 500",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 3 {
 				return usagef("transfer: write maxwell transfer FROM TO AMOUNT")
@@ -89,11 +93,11 @@ cost) stays there. A workload that is broke and paused runs on when it receives 
 				}
 			}
 			if args[0] == args[1] {
-				return usagef("transfer: FROM and TO are both %q; name two workloads", args[0])
+				return usagef("transfer: FROM and TO are both %q; name two wallets", args[0])
 			}
 			return nil
 		},
-		ValidArgsFunction: a.completeNames(2, false),
+		ValidArgsFunction: a.completeMoney(2, false),
 		RunE: func(_ *cobra.Command, args []string) error {
 			amount, err := amountOf("transfer", args[2])
 			if err != nil {

@@ -103,6 +103,25 @@ func nobody(verb, name string, s *v1.Snapshot) error {
 // completionPatience bounds how long a key press waits for the market.
 const completionPatience = time.Second
 
+// standingNames are the standing wallets for a completion, but those that are
+// written already.
+func (a *app) standingNames(written []string) []string {
+	ctx, cancel := context.WithTimeout(context.Background(), completionPatience)
+	defer cancel()
+	var names []string
+	_ = a.attempt(ctx, func(ctx context.Context, market connection) error {
+		r, err := market.ListWallets(ctx, &v1.ListWalletsRequest{})
+		for _, w := range r.GetWallets() {
+			if !slices.Contains(written, w.GetName()) {
+				names = append(names, cobra.CompletionWithDesc(w.GetName(), "wallet"))
+			}
+		}
+		return err
+	})
+	slices.Sort(names)
+	return names
+}
+
 // completeNames offers the names of workloads for the first most arguments (0:
 // all of them). It is silent if no market answers.
 func (a *app) completeNames(most int, dead bool) cobra.CompletionFunc {

@@ -45,6 +45,10 @@ signals, its terminal and its exit code are its own.
 Without --budget nothing is limited, and the closing lines on standard error say
 what the command burned, what it cost and which budget would have fitted.
 
+With --wallet a standing wallet pays. It gives the budget, and gets back what is left
+of it; without --budget the command spends from the wallet, stops when that is empty
+and runs on when money has come in. See maxwell wallet.
+
 With -d the command runs in the background, its output goes to a file, and its
 wallet's name is printed: see ps, logs, wait, stop and receipt.
 
@@ -54,6 +58,7 @@ Exit codes: the command's own; 121 a cap other than money; 122 insolvent;
 		Example: `  maxwell run -- make -j8
   maxwell run --budget 500 --bid 4x -- ./job
   maxwell run --budget 500 --bid auto --horizon 2h -- ./agent
+  maxwell run --wallet team -- ./agent
   maxwell run -d --name crawler --budget 2k --when-broke pause -- ./crawl
   maxwell run --max-cpu 10m --memory 4G --pids 512 --receipt job.json -- ./job`,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -82,6 +87,7 @@ Exit codes: the command's own; 121 a cap other than money; 122 insolvent;
 	openingFlags(f, &spec.opening)
 	completeWorkload(cmd)
 	offer(cmd, "name")
+	a.completeFlag(cmd, "wallet")
 	return cmd
 }
 

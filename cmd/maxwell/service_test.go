@@ -35,6 +35,7 @@ type fakeService struct {
 	refuse     error
 	durable    bool
 	workloads  []*v1.Workload // the answer of Snapshot and of what asks for one
+	standing   []*v1.Wallet
 	postings   []*v1.Posting
 	past       []*v1.Event
 	future     [][]*v1.Event // what each stream tells before it ends
@@ -159,6 +160,11 @@ func (s *fakeService) Fund(_ context.Context, r *v1.FundRequest) (*v1.FundRespon
 	if err := s.hear(r); err != nil {
 		return nil, err
 	}
+	for _, w := range s.standing {
+		if w.GetName() == r.GetName() {
+			return &v1.FundResponse{BalanceUcredits: w.GetBalanceUcredits() + r.GetAmountUcredits()}, nil
+		}
+	}
 	w, err := s.named(r.GetName())
 	return &v1.FundResponse{BalanceUcredits: w.GetBalanceUcredits() + r.GetAmountUcredits()}, err
 }
@@ -240,6 +246,36 @@ func (s *fakeService) Watch(_ context.Context, r *v1.WatchRequest, stream *conne
 		s.mu.Unlock()
 	}
 	return nil
+}
+
+func (s *fakeService) CreateWallet(_ context.Context, r *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error) {
+	if err := s.hear(r); err != nil {
+		return nil, err
+	}
+	return &v1.CreateWalletResponse{Wallet: &v1.Wallet{
+		Name: r.GetName(), Parent: r.GetParent(), Uid: r.GetOwner(), AllowanceUcredits: r.GetAllowanceUcredits(),
+		AllowanceEveryNs: r.GetAllowanceEveryNs(), MostUcredits: r.GetMostUcredits(),
+	}}, nil
+}
+
+func (s *fakeService) ListWallets(_ context.Context, r *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error) {
+	if err := s.hear(r); err != nil {
+		return nil, err
+	}
+	return &v1.ListWalletsResponse{Wallets: s.standing}, nil
+}
+
+// treasury gives the crowd standing wallets, of which two pay.
+func (f *fakeMarket) treasury() *fakeMarket {
+	f.service.standing = []*v1.Wallet{
+		{Name: "org", AllowanceUcredits: 200_000_000_000, AllowanceEveryNs: int64(24 * time.Hour), MostUcredits: 500_000_000_000, BalanceUcredits: 123_400_000_000, CreatedWallNs: ago(time.Hour)},
+		{Name: "pot", BalanceUcredits: 20_000_000},
+		{Name: "anna", Parent: "org", AllowanceUcredits: 50_000_000_000, AllowanceEveryNs: int64(24 * time.Hour), BalanceUcredits: 1_500_000_000, Uid: 4_000_000_000},
+	}
+	agent, indexer := f.service.workloads[0], f.service.workloads[2]
+	agent.Wallet = "anna"
+	indexer.Wallet, indexer.Draws = "anna", true
+	return f
 }
 
 // crowd is a service with a workload of every kind.

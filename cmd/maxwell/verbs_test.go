@@ -25,10 +25,10 @@ import (
 var (
 	asks = []string{
 		"ps", "ps -q", "ps --json", "wait crawler", "price", "events", "events --json", "receipt crawler", "ledger", "ledger agent-7",
-		"ledger --balances", "wallet ls", "wallet show agent-7",
+		"ledger --balances", "wallet ls", "wallet show agent-7", "wallet show anna",
 	}
 	changes = []string{
-		"stop agent-7", "fund agent-7 5", "transfer agent-7 indexer 5", "bid agent-7 4x",
+		"stop agent-7", "fund agent-7 5", "transfer agent-7 indexer 5", "bid agent-7 4x", "wallet create team --allowance 50k/day",
 	}
 )
 
@@ -49,8 +49,8 @@ func (f *fakeMarket) changes() [][]byte {
 // with the same id.
 func TestLinesThatBreak(t *testing.T) {
 	for _, line := range append(append([]string{}, asks...), changes...) {
-		want := newFakeMarket().crowd().run(words(line)...)
-		f := newFakeMarket().crowd()
+		want := newFakeMarket().crowd().treasury().run(words(line)...)
+		f := newFakeMarket().crowd().treasury()
 		f.service.durable = true
 		f.service.breaks, f.service.away = 2, 3
 		if strings.HasPrefix(line, "stop") { // its first question is not worth repeating
@@ -180,6 +180,10 @@ func TestBadInputReachesNoMarket(t *testing.T) {
 		"transfer a b", "transfer a a 5", "transfer a b 0", "transfer '' b 5", "transfer a b five", "price x", "events a b", "events --since -1h",
 		"events --since soon", "receipt", "receipt a b", "ledger a b", "ledger -n 0", "ledger -n -1", "ledger --balances x", "ledger --balances -n 5",
 		"wallet", "wallet make", "wallet ls x", "wallet show", "wallet show a b", "wallet show ''",
+		"wallet create", "wallet create ''", "wallet create a b", "wallet create ../a", "wallet create a.b", "wallet create " + long,
+		"wallet create a --allowance 50k", "wallet create a --allowance 0/day", "wallet create a --allowance -1/day", "wallet create a --allowance 50k/week",
+		"wallet create a --most 5", "wallet create a --allowance 1/s --most 0", "wallet create a --allowance 1/s --most x", "wallet create a --parent a",
+		"wallet create a --parent b/c", "wallet create a --owner no-such-user", "wallet create a --owner -1", "wallet create a --owner 99999999999",
 	} {
 		f := newFakeMarket().crowd()
 		o := f.run(words(line)...)
@@ -205,6 +209,13 @@ func TestRequests(t *testing.T) {
 		{"bid agent-7 auto --max-bid 16x", &v1.SetBidRequest{Name: "agent-7", Auto: true, MaxBidMilli: 16_000}},
 		{"fund agent-7 2k", &v1.FundRequest{Name: "agent-7", AmountUcredits: 2_000_000_000}},
 		{"transfer agent-7 indexer 0.5", &v1.TransferRequest{From: "agent-7", To: "indexer", AmountUcredits: 500_000}},
+		{"wallet create pot", &v1.CreateWalletRequest{Name: "pot"}},
+		{"wallet create anna --parent org --allowance 50k/day --most 100k --owner 1000 --change", &v1.CreateWalletRequest{
+			Name: "anna", Parent: "org", AllowanceUcredits: 50_000_000_000, AllowanceEveryNs: int64(24 * time.Hour), MostUcredits: 100_000_000_000,
+			Owner: new(uint32(1000)), Change: true,
+		}},
+		{"wallet create roots --owner root", &v1.CreateWalletRequest{Name: "roots", Owner: new(uint32(0))}},
+		{"wallet ls", &v1.ListWalletsRequest{}},
 		{"events", &v1.WatchRequest{SinceWallNs: 1}},
 		{"events agent-7 --since 1h", &v1.WatchRequest{Name: "agent-7", SinceWallNs: ago(time.Hour)}},
 		{"events --follow", &v1.WatchRequest{Follow: true}},
@@ -220,7 +231,7 @@ func TestRequests(t *testing.T) {
 				found = true
 				diff := cmp.Diff(tt.want, got, protocmp.Transform(), protocmp.IgnoreFields(&v1.StopRequest{}, "request_id"),
 					protocmp.IgnoreFields(&v1.SetBidRequest{}, "request_id"), protocmp.IgnoreFields(&v1.FundRequest{}, "request_id"),
-					protocmp.IgnoreFields(&v1.TransferRequest{}, "request_id"))
+					protocmp.IgnoreFields(&v1.TransferRequest{}, "request_id"), protocmp.IgnoreFields(&v1.CreateWalletRequest{}, "request_id"))
 				if diff != "" {
 					t.Errorf("%s (-want +got):\n%s", tt.line, diff)
 				}
@@ -237,9 +248,10 @@ func TestRequests(t *testing.T) {
 func TestOutputIsJSON(t *testing.T) {
 	for _, line := range []string{
 		"ps", "ps -a", "stop agent-7 indexer", "wait crawler agent-7", "bid agent-7 3x", "fund agent-7 5", "transfer agent-7 indexer 5", "price",
-		"events", "receipt crawler", "ledger", "ledger --balances", "wallet ls", "wallet show agent-7",
+		"events", "receipt crawler", "ledger", "ledger --balances", "wallet ls", "wallet show agent-7", "wallet show anna",
+		"wallet create a",
 	} {
-		o := newFakeMarket().crowd().run(append(words(line), "--json")...)
+		o := newFakeMarket().crowd().treasury().run(append(words(line), "--json")...)
 		if o.code != 0 || o.err != "" || o.out == "" {
 			t.Errorf("%s --json: %+v", line, o)
 		}
@@ -308,6 +320,7 @@ func TestColumns(t *testing.T) {
 		for _, w := range f.service.workloads {
 			w.Command = append(w.Command, strings.Repeat("世界", 40), "\x1b[2J\n\u202e")
 		}
+		f.treasury()
 		for _, line := range []string{"ps -a", "wallet ls", "ledger", "ledger --balances"} {
 			o := f.run(words(line)...)
 			if o.code != 0 || strings.ContainsAny(o.out, "\x1b\u202e") {
@@ -339,10 +352,14 @@ func TestCompletionOfNames(t *testing.T) {
 		{"ledger ", "agent-7", ""},
 		{"wallet show ", "agent-7", ""},
 		{"wallet ", "show", ""},
+		{"wallet create x --parent ", "anna", "agent-7"},
+		{"run --wallet ", "anna", "agent-7"},
+		{"fund ", "anna", "crawler"},
+		{"transfer anna ", "agent-7", "anna"},
 	}
 	for _, tt := range tests {
 		args := append([]string{"__complete"}, strings.Split(tt.line, " ")...)
-		o := newFakeMarket().crowd().run(args...)
+		o := newFakeMarket().crowd().treasury().run(args...)
 		if !strings.Contains(o.out, tt.want) || tt.not != "" && strings.Contains(o.out, tt.not) {
 			t.Errorf("%q: %q, want %q and no %q", tt.line, o.out, tt.want, tt.not)
 		}
@@ -502,4 +519,40 @@ func TestTail(t *testing.T) {
 			t.Fatalf("last %d lines of %.60q: %.60q, want %.60q", n, text, got.String(), want)
 		}
 	})
+}
+
+// TestRunOnAWallet: who pays, and what happens when that is empty, is the market's to
+// know.
+func TestRunOnAWallet(t *testing.T) {
+	for line, want := range map[string]*v1.AdmitRequest{
+		"--wallet anna":                              {Wallet: "anna", BrokeByWallet: true},
+		"--wallet anna --budget 5":                   {Wallet: "anna", BudgetUcredits: 5_000_000, BrokeByWallet: true},
+		"--wallet anna --when-broke stop":            {Wallet: "anna"},
+		"--wallet anna --when-broke pause":           {Wallet: "anna", PauseWhenBroke: true},
+		"--wallet anna --bid auto":                   {Wallet: "anna", BrokeByWallet: true, Auto: true},
+		"--when-broke stop":                          {},
+		"--wallet anna --budget 5 --when-broke stop": {Wallet: "anna", BudgetUcredits: 5_000_000},
+	} {
+		f := newFakeMarket()
+		if o := f.run(append(append([]string{"run"}, strings.Fields(line)...), "--", "true")...); o.code != 0 || len(f.admitted) != 1 {
+			t.Fatalf("run %s: %+v", line, o)
+		}
+		got := f.admitted[0]
+		if got.GetWallet() != want.GetWallet() || got.GetBudgetUcredits() != want.GetBudgetUcredits() || got.GetBrokeByWallet() != want.GetBrokeByWallet() ||
+			got.GetPauseWhenBroke() != want.GetPauseWhenBroke() || got.GetAuto() != want.GetAuto() {
+			t.Errorf("run %s asks for %v", line, got)
+		}
+	}
+	for _, line := range []string{"run --wallet ../x -- true", "run --wallet '' -- true", "run --horizon 10s -- true"} {
+		if o := newFakeMarket().run(words(line)...); o.code != 125 || strings.Count(o.err, "\n") != 1 {
+			t.Errorf("%s: %+v", line, o)
+		}
+	}
+}
+
+func TestFundAStandingWallet(t *testing.T) {
+	f := newFakeMarket().crowd().treasury()
+	if o := f.run("fund", "anna", "200"); o.code != 0 || o.err != "maxwell: anna has 200 $J more\n" {
+		t.Errorf("got %+v", o)
+	}
 }

@@ -63,6 +63,11 @@ var workloadFields = []strict.Field[Workload]{
 		Get: func(w *Workload) string { return some(w.Budget, unit.Credits.String) },
 	},
 	{
+		Name: "wallet", Example: "team",
+		Set: func(w *Workload, s string) (err error) { w.Wallet, err = ParseWallet(s); return err },
+		Get: func(w *Workload) string { return w.Wallet },
+	},
+	{
 		Name: "bid", Example: "2x",
 		Set: func(w *Workload, s string) (err error) { w.Bid, err = ParseBid(s); return err },
 		Get: func(w *Workload) string { return unless(w.Bid, Bid{Price: DefaultBid}, Bid.String) },
@@ -120,8 +125,13 @@ var workloadFields = []strict.Field[Workload]{
 	},
 	{
 		Name: "when_broke", Example: "pause",
-		Set: func(w *Workload, s string) (err error) { w.WhenBroke, err = ParseWhenBroke(s); return err },
-		Get: func(w *Workload) string { return some(w.WhenBroke, WhenBroke.String) },
+		Set: func(w *Workload, s string) error { return w.SetWhenBroke(s) },
+		Get: func(w *Workload) string {
+			if w.StopSaid {
+				return Stop.String()
+			}
+			return some(w.WhenBroke, WhenBroke.String)
+		},
 	},
 	{
 		Name: "grace", Example: "10s",

@@ -64,11 +64,16 @@ func (w *Workload) Validate() *Problem {
 }
 
 func (w *Workload) checkMoney() *Problem {
+	if w.Wallet != "" {
+		if _, err := ParseWallet(w.Wallet); err != nil {
+			return &Problem{Field: "wallet", Text: w.Wallet, Reason: "not a wallet's name", Fix: walletFix}
+		}
+	}
 	switch {
 	case w.Budget < 0:
 		return &Problem{Field: "budget", Text: w.Budget.String(), Reason: "a budget is above zero", Fix: "leave it out for an open wallet"}
-	case w.Bid.Auto && w.Budget == 0 && w.Rate == 0:
-		return &Problem{Field: "bid", Text: "auto", Reason: "an automatic bid paces a sum of money and there is none", Fix: "add a budget or a rate"}
+	case w.Bid.Auto && w.Open() && w.Rate == 0:
+		return &Problem{Field: "bid", Text: "auto", Reason: "an automatic bid paces a sum of money and there is none", Fix: "add a budget, a wallet or a rate"}
 	case !w.Bid.Auto && w.Bid.Price <= 0:
 		return &Problem{Field: "bid", Text: w.Bid.Price.String(), Reason: "a bid is above zero", Fix: "1x is the base price, the default is " + DefaultBid.String()}
 	case w.MaxBid <= 0:
@@ -77,7 +82,7 @@ func (w *Workload) checkMoney() *Problem {
 		return &Problem{Field: "rate", Text: w.Rate.String(), Reason: "a rate is above zero", Fix: "write 16/s"}
 	case w.Horizon != 0 && w.Horizon < MinHorizon:
 		return &Problem{Field: "horizon", Text: w.Horizon.String(), Reason: "pacing needs at least 5 s to settle", Fix: "write 5s or more"}
-	case w.Horizon != 0 && w.Budget == 0:
+	case w.Horizon != 0 && w.Open():
 		return &Problem{Field: "horizon", Text: w.Horizon.String(), Reason: "a horizon spreads a budget and there is none", Fix: "add a budget, or use rate"}
 	case w.Horizon != 0 && w.Rate != 0:
 		return &Problem{Field: "rate", Text: w.Rate.String(), Reason: "rate and horizon both pace the budget", Fix: "keep one of them"}
@@ -144,6 +149,16 @@ func CheckName(name string) *Problem {
 		return bad("the name holds a character that a name cannot hold")
 	}
 	return nil
+}
+
+const walletFix = "maxwell wallet ls lists yours"
+
+// ParseWallet reads the name of a standing wallet.
+func ParseWallet(text string) (string, error) {
+	if CheckName(text) != nil {
+		return "", &Problem{Text: text, Reason: "not a wallet's name", Fix: walletFix}
+	}
+	return text, nil
 }
 
 // NameFor makes a valid name of a command's first word: its last path

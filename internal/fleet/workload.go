@@ -61,6 +61,13 @@ func ParseWhenBroke(s string) (WhenBroke, error) {
 	return 0, &Problem{Field: "when_broke", Text: s, Reason: "unknown choice", Fix: "write pause or stop"}
 }
 
+// SetWhenBroke reads "stop" or "pause".
+func (w *Workload) SetWhenBroke(s string) (err error) {
+	w.WhenBroke, err = ParseWhenBroke(s)
+	w.StopSaid = err == nil && w.WhenBroke == Stop
+	return err
+}
+
 // Bid is the most a workload pays per core-second: a multiple of the base
 // price, or left to the node.
 type Bid struct {
@@ -106,7 +113,8 @@ type Place struct {
 type Workload struct {
 	Name      string
 	Command   []string
-	Budget    unit.Credits // 0: open wallet, nothing is limited by money
+	Budget    unit.Credits // 0: open wallet, nothing is limited by money; or it spends Wallet
+	Wallet    string       // standing wallet that pays; empty: none
 	Bid       Bid
 	MaxBid    unit.Price
 	Rate      unit.Spend
@@ -118,6 +126,7 @@ type Workload struct {
 	MaxEnergy unit.Microjoules
 	MaxCPU    unit.CoreTime
 	WhenBroke WhenBroke
+	StopSaid  bool // Stop was written: it holds also where an allowance comes in
 	Grace     time.Duration
 	Replicas  int // 0: one workload under its plain name; n: name-1 .. name-n
 	Income    Income
@@ -137,8 +146,8 @@ func New(name string, command ...string) Workload {
 	}
 }
 
-// Open says that the workload has no budget: its wallet is minted as used.
-func (w *Workload) Open() bool { return w.Budget == 0 }
+// Open says that nothing limits the workload's money: its wallet is minted as used.
+func (w *Workload) Open() bool { return w.Budget == 0 && w.Wallet == "" }
 
 // Node is the part of a fleet file that describes the market's machine. Zero
 // means "what the machine has" for each.

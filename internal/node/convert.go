@@ -133,7 +133,11 @@ func (m *Market) workload(l *demon.Line, mem *member) *v1.Workload {
 	out.ReadoptedCpuNs, out.ReadoptedUcredits = int64(l.Readopted.CPU), int64(l.Readopted.Cost)
 	if l.Reason != apoptosis.None {
 		out.Reason = l.Reason.String()
-		out.Retryable, out.Remedy = l.Reason.Retryable(), l.Reason.Remedy(l.Name)
+		payer := l.Name
+		if l.Draws {
+			payer = l.Wallet
+		}
+		out.Retryable, out.Remedy = l.Reason.Retryable(), l.Reason.Remedy(payer)
 	}
 	if mem != nil {
 		mem.describe(out)

@@ -255,13 +255,10 @@ func (m *Market) mayCreate(a actor, req *v1.CreateWalletRequest) error {
 // ListWallets implements MarketService.
 func (s service) ListWallets(ctx context.Context, _ *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error) {
 	a, err := s.actor(ctx)
-	if err == nil {
-		err = a.outside("look into wallets")
-	}
 	if err != nil {
 		return nil, err
 	}
-	out := &v1.ListWalletsResponse{}
+	out := &v1.ListWalletsResponse{} // a workload sees none
 	if !s.m.loop.do(func() {
 		l := s.m.loop
 		if now := l.clock.Now(); now-l.refilled >= unit.Instant(time.Second) { // each is a transfer

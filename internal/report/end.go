@@ -82,6 +82,8 @@ func (e *End) exitedLines(b *strings.Builder) {
 	switch {
 	case e.Open:
 		fmt.Fprintf(b, "  to cap it next time:  maxwell run --budget %s -- %s\n", money(int64(budgetFor(e.Spent, e.Least))), abbreviated(e.Command))
+	case e.Draws:
+		fmt.Fprintf(b, "  paid by  wallet %s\n", printable(e.Payer))
 	case e.Income > 0:
 		fmt.Fprintf(b, "  left     %s of %s budget and %s income\n", e.left().Short(), e.Budget.Short(), e.Income.Short())
 	default:

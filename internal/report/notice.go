@@ -24,6 +24,7 @@ const (
 type Notice struct {
 	Kind    NoticeKind
 	Name    string
+	Wallet  string        // standing, that it spends; empty: it has money of its own
 	Percent int           // Warned: of what
 	What    string        // Warned: "budget", "memory", "pids", "cpu", "energy"
 	Limit   string        // Warned: the limit as text, "500 $J"
@@ -43,10 +44,19 @@ func (n Notice) Line() string {
 		if n.Left <= 0 {
 			return fmt.Sprintf("maxwell: %s is broke and ends", n.Name)
 		}
+		if n.Wallet != "" {
+			return fmt.Sprintf("maxwell: wallet %s is empty: %s is paused, and ends in %s unless money comes in", n.Wallet, n.Name, seconds(n.Left))
+		}
 		return fmt.Sprintf("maxwell: %s is broke and paused; ends in %s unless funded", n.Name, seconds(n.Left))
 	case WasPaused:
+		if n.Wallet != "" {
+			return fmt.Sprintf("maxwell: wallet %s is empty: %s is paused until money comes in: maxwell fund %s AMOUNT", n.Wallet, n.Name, n.Wallet)
+		}
 		return fmt.Sprintf("maxwell: %s is broke and paused until funded: maxwell fund %s AMOUNT", n.Name, n.Name)
 	case WasFunded:
+		if n.Wallet != "" {
+			return fmt.Sprintf("maxwell: wallet %s has money; %s runs on", n.Wallet, n.Name)
+		}
 		return fmt.Sprintf("maxwell: %s was funded and runs on", n.Name)
 	case IsDying:
 		return fmt.Sprintf("maxwell: %s is being stopped: %s", n.Name, n.Reason)

@@ -70,6 +70,8 @@ type Workload struct {
 	Open       bool             `json:"open"` // no budget was set
 	Loss       unit.Credits     `json:"loss_ucredits"`
 	LastPrice  unit.Price       `json:"last_price_x_milli"`
+	Payer      string           `json:"wallet"` // the standing wallet that pays it; "" if none does
+	Draws      bool             `json:"draws"`  // it has no budget of its own and spends from there
 }
 
 // Ledger is the books: every account's balance; they sum to zero.

@@ -80,6 +80,7 @@ func TestViews(t *testing.T) {
 			{"ps", Processes(details()[:4], width)},
 			{"ps, with hostile names", Processes(details()[3:], width)},
 			{"wallet ls", Wallets(wallets(details()), width)},
+			{"wallet ls, with standing ones", Wallets(treasury(), width)},
 			{"ledger", Postings(postings(), noon, width)},
 			{"balances", Balances(&ledger, width)},
 		} {
@@ -126,6 +127,15 @@ func TestTablesNeverWrap(t *testing.T) {
 				At: wall(0), Debit: text.Draw(t, "debit"), Credit: text.Draw(t, "credit"), Purpose: text.Draw(t, "purpose"),
 				Amount: unit.Credits(rapid.Int64().Draw(t, "amount")),
 			})
+		}
+		standing := treasury()
+		for i := range standing {
+			standing[i].Parent, standing[i].Balance = text.Draw(t, "parent"), unit.Credits(rapid.Int64().Draw(t, "left"))
+		}
+		for _, line := range Wallets(standing, width) {
+			if widthOf(line) > width {
+				t.Fatalf("%d cells in %d columns: %q", widthOf(line), width, line)
+			}
 		}
 		for _, lines := range [][]string{Processes(list, width), Wallets(wallets(list), width)} {
 			for _, line := range lines {
@@ -194,6 +204,9 @@ func TestAccounts(t *testing.T) {
 		w := list[i].Wallet()
 		section("wallet "+w.Name, func() error { return w.WriteText(&out) })
 	}
+	for _, w := range treasury() {
+		section("wallet "+w.Name, func() error { return w.WriteText(&out) })
+	}
 	end := agentEnd()
 	end.SpotPeak, end.Loss = 2300, 2*coin
 	burials := []Burial{
@@ -221,6 +234,7 @@ func TestAccounts(t *testing.T) {
 			func() error { return WriteDetails(&out, list[1:3]) },
 			func() error { return WriteDetails(&out, nil) },
 			func() error { return WriteWallets(&out, wallets(list[:2])) },
+			func() error { return WriteWallets(&out, treasury()[1:3]) },
 			func() error { return WriteWallets(&out, nil) },
 			func() error { w := list[1].Wallet(); return w.WriteJSON(&out) },
 			func() error { return burials[1].WriteJSON(&out) },
@@ -245,6 +259,21 @@ func wallets(list []Detail) []Wallet {
 		out[i] = list[i].Wallet()
 	}
 	return out
+}
+
+// treasury is an organisation's tree of wallets, as a market lists it.
+func treasury() []Wallet {
+	list := details()
+	list[0].Payer = "anna"
+	list[1].Payer, list[1].Draws = "anna", true
+	day := 24 * time.Hour
+	return append([]Wallet{
+		{Name: "org", Kind: Standing, Allowance: 200_000 * coin, Every: day, Most: 500_000 * coin, Balance: 123_400 * coin, Owner: "root", Created: wall(0)},
+		{Name: "pot", Kind: Standing, Balance: 20 * coin, UID: 1000},
+		{Name: "ben", Kind: Standing, Parent: "org", UID: 1001, Owner: "ben\x1b[2J"},
+		{Name: "anna", Kind: Standing, Parent: "org", Allowance: 50_000 * coin, Every: day, Balance: 1500 * coin, UID: 1002, Owner: "anna"},
+		{Name: "mine", Kind: Standing, Parent: "somebodys", Allowance: 1_500_000, Every: time.Minute},
+	}, wallets(list[:3])...)
 }
 
 func happenings() []Happening {
