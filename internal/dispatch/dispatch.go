@@ -46,6 +46,7 @@ type Placement struct {
 	Home        []string // v1 tasks files to which the node's own threads belong; a client finds its own
 	CPUs        []int    // processors that are sold; empty means all of them
 	Control     string   // signal rung: unix socket of the shim
+	Moved       bool     // the market moves the process: start it outside, waiting
 	Namespace   bool     // signal rung: start in a user and pid namespace
 }
 

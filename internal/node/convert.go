@@ -37,7 +37,7 @@ func placement(p dispatch.Placement, cpus []int) *v1.Placement {
 	}
 	out := &v1.Placement{
 		Enforcement: p.Enforcement, Cgroup: p.Cgroup, Tasks: p.Tasks, Home: p.Home,
-		Control: p.Control, Namespace: p.Namespace,
+		Control: p.Control, Namespace: p.Namespace, Moved: p.Moved,
 	}
 	for _, cpu := range p.CPUs {
 		out.Cpus = append(out.Cpus, int32(cpu))
@@ -49,7 +49,7 @@ func placement(p dispatch.Placement, cpus []int) *v1.Placement {
 func placed(p *v1.Placement) dispatch.Placement {
 	out := dispatch.Placement{
 		Enforcement: p.GetEnforcement(), Cgroup: p.GetCgroup(), Tasks: p.GetTasks(), Home: p.GetHome(),
-		Control: p.GetControl(), Namespace: p.GetNamespace(),
+		Control: p.GetControl(), Namespace: p.GetNamespace(), Moved: p.GetMoved(),
 	}
 	for _, cpu := range p.GetCpus() {
 		out.CPUs = append(out.CPUs, int(cpu))

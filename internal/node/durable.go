@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -100,6 +101,7 @@ func (t told) encode() ([]byte, error) { return protojson.Marshal(t.Event) }
 // era says when a daemon's documents were written.
 type era struct {
 	Boot string `json:"boot"`
+	Root string `json:"root"` // name of the directory that its groups are in
 }
 
 func (e *era) encode() ([]byte, error) { return json.Marshal(e) }
@@ -270,7 +272,8 @@ func orElse(d, otherwise time.Duration) time.Duration {
 type past struct {
 	keeper *keeper
 	alive  []alive
-	boot   bool // it was written since this machine was started
+	boot   bool   // it was written since this machine was started
+	root   string // the name that the groups' directory had then; "" = unknown
 }
 
 // alive is a workload that was alive when the journal ended.
@@ -304,7 +307,9 @@ func (p *past) read(boot string) error {
 		if err != nil {
 			return fmt.Errorf("read the journal's era: %w", err)
 		}
-		p.boot = e.Boot == boot
+		if p.boot = e.Boot == boot; p.boot {
+			p.root = e.Root
+		}
 	}
 	for d, err := range p.keeper.store.Documents(journal.Query{Kind: ofWorkload}) {
 		a := alive{uid: d.UID, key: d.Key, kept: kept{Asked: message{&v1.AdmitRequest{}}}}
@@ -373,7 +378,7 @@ func (m *Market) resume(p *past, boot string) error {
 	if err := m.reread(p); err != nil {
 		return err
 	}
-	m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofNode, Key: ofNode}, wall: time.Now(), body: &era{Boot: boot}})
+	m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofNode, Key: ofNode}, wall: time.Now(), body: &era{Boot: boot, Root: filepath.Base(m.enforcer.Describe().Root)}})
 	m.loop.record()
 	return nil
 }

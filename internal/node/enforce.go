@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,9 +10,12 @@ import (
 	"strings"
 	"syscall"
 
+	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 
 	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/internal/api"
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/signal"
@@ -33,6 +37,9 @@ func (m *Market) enforce(dir string, roots host.Roots, lock *os.File) error {
 			return fmt.Errorf("enforce cgroup: %w", refused)
 		}
 	}
+	if m.holds && refused != nil {
+		return fmt.Errorf("workloads of the daemon before run in cgroups, and those cannot be had: %w", refused)
+	}
 	m.why = refused
 	return m.enforceBySignal(dir, roots)
 }
@@ -42,7 +49,7 @@ func (m *Market) enforce(dir string, roots host.Roots, lock *os.File) error {
 func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File) error {
 	cfg := cgroup.Config{Cores: m.settings.Cores}
 	if m.durable() {
-		cfg.Mode, cfg.Adopt = cgroup.ModeThaw, true
+		cfg.Mode, cfg.Adopt, cfg.Name = cgroup.ModeThaw, true, m.rootName
 	} else if err := m.repair(roots); err != nil {
 		return err
 	}
@@ -179,6 +186,87 @@ func (m *Market) owns(uid uint32, pid int) bool {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && st.Uid == uid
+}
+
+// entrance is a group into which the market can move a process.
+type entrance interface{ Enter(pid int) error }
+
+// moves reports whether the market has to put mem's process into its group: a user
+// cannot put one into a group of root's.
+func (m *Market) moves(mem *member) bool {
+	_, can := mem.group.(entrance)
+	return can && mem.guest == "" && mem.uid != m.uid
+}
+
+// placementOf tells a client where to start.
+func (m *Market) placementOf(mem *member) *v1.Placement {
+	p := mem.group.Placement()
+	if m.moves(mem) {
+		p.Moved, p.Cgroup, p.Tasks, p.Home = true, "", nil, nil
+	}
+	return placement(p, m.cpus)
+}
+
+// move puts a process into mem's group, if it is one that the caller has just made:
+// his own child, his own user's, and in no workload's group. It is pinned meanwhile.
+func (m *Market) move(ctx context.Context, mem *member, pid int) error {
+	denied := func(why string) error {
+		return connect.NewError(connect.CodePermissionDenied, fmt.Errorf("process %d %s; start the command by maxwell run", pid, why))
+	}
+	c, err := api.CallerOf(ctx)
+	if err != nil {
+		return connect.NewError(connect.CodeUnauthenticated, err)
+	}
+	if pid <= 1 {
+		return denied("is no command")
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return denied("is not there")
+	}
+	defer unix.Close(fd)
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return denied("is not there")
+	}
+	parent, uids := parentage(string(text))
+	if parent != c.PID || len(uids) != 4 || slices.ContainsFunc(uids, func(id string) bool { return id != strconv.FormatUint(uint64(mem.uid), 10) }) {
+		return denied("is not a child of the caller's and of the same user")
+	}
+	text, err = os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return denied("is not there")
+	}
+	of, err := host.ParseMembership(text)
+	if err != nil {
+		return connect.NewError(connect.CodeInternal, err)
+	}
+	switch inside, room := m.roomOf(of.V2); {
+	case inside && room == mem:
+		return nil // a second delivery
+	case inside:
+		return denied("is in a workload already")
+	}
+	if err := unix.PidfdSendSignal(fd, 0, nil, 0); err != nil {
+		return denied("is not there")
+	}
+	if err := mem.group.(entrance).Enter(pid); err != nil {
+		return connect.NewError(connect.CodeInternal, err)
+	}
+	return nil
+}
+
+// parentage reads the parent and the four user ids of /proc/PID/status.
+func parentage(status string) (parent int, uids []string) {
+	for line := range strings.Lines(status) {
+		switch name, rest, _ := strings.Cut(line, ":"); name {
+		case "PPid":
+			parent, _ = strconv.Atoi(strings.TrimSpace(rest))
+		case "Uid":
+			uids = strings.Fields(rest)
+		}
+	}
+	return parent, uids
 }
 
 // track tells a meter of processes where a workload's tree begins.

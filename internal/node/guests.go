@@ -18,6 +18,7 @@ import (
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
 
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/config"
@@ -220,7 +221,7 @@ func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subj
 	if uid == unknownUser {
 		uid = m.uid
 	}
-	terms, err := m.termsOf(rule, subject)
+	terms, err := m.termsOf(rule, subject, uid)
 	if err != nil {
 		return err
 	}
@@ -233,7 +234,7 @@ func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subj
 	return err
 }
 
-// freeName is a name that unknownUser alive has: it may be taken by the time it is used,
+// freeName is a name that nobody alive has: it may be taken by the time it is used,
 // and then the next look finds another one.
 func (m *Market) freeName(name string) string {
 	m.mu.Lock()
@@ -245,8 +246,18 @@ func (m *Market) freeName(name string) string {
 	return free
 }
 
-// termsOf are the terms of a rule's wallet for work that unknownUser named terms for.
-func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, error) {
+// payer opens the standing wallet that a rule has for a subject, and names it; ""
+// where the rule gives no money: then nothing is limited. Called on the loop's thread.
+func (m *Market) payer(rule *config.Rule, subject config.Subject, owner uint32) (string, error) {
+	if rule.Wallet.Open() {
+		return "", nil
+	}
+	name, parent := rule.Names(subject)
+	return name, m.ensureWallet(name, parent, rule.Wallet.Allowance, rule.Wallet.Saves(), owner)
+}
+
+// termsOf are the terms of a rule's wallet for work that nobody named terms for.
+func (m *Market) termsOf(rule *config.Rule, subject config.Subject, owner uint32) (demon.Admission, error) {
 	w := &rule.Wallet
 	a := demon.Admission{Bid: w.Bid.Price, Auto: w.Bid.Auto, MaxBid: w.MaxBid, Cores: w.Cores, Memory: w.Memory, Pids: w.Pids}
 	switch rule.Enforce {
@@ -257,7 +268,12 @@ func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, 
 	case config.On:
 		a.Enforce = demon.EnforceOn
 	}
-	return a, nil
+	err := error(errClosing)
+	m.loop.do(func() { a.Wallet, err = m.payer(rule, subject, owner) })
+	if a.Wallet != "" {
+		a.Policy.WhenBroke = apoptosis.Pause
+	}
+	return a, err
 }
 
 // attach makes a guest of a group.
@@ -319,7 +335,7 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 }
 
 // meterGuest begins to count a guest, and remembers what it had used before: that
-// is unknownUser's bill.
+// is nobody's bill.
 func (m *Market) meterGuest(mem *member) error {
 	m.hw.Lock()
 	err := m.meter.Add(int(mem.slot), mem.group.Ref())
@@ -550,7 +566,7 @@ func (m *Market) bound(uid uint32, a *demon.Admission) error {
 	if m.admin(uid) {
 		return nil
 	}
-	rule, _ := m.settings.Daemon.Config.Match(m.users.subject(uid))
+	rule, _ := m.ruleOf(uid)
 	w := &rule.Wallet
 	over := func(what, most string) error {
 		return &demon.Refusal{What: what, Reason: fmt.Sprintf("the rule for you allows at most %s; ask an admin of this machine for more", most)}
@@ -578,6 +594,13 @@ func (m *Market) bound(uid uint32, a *demon.Admission) error {
 		a.MaxBid = w.MaxBid
 	}
 	return nil
+}
+
+// ruleOf is the rule for what a user starts, and the user as rules see him.
+func (m *Market) ruleOf(uid uint32) (*config.Rule, config.Subject) {
+	s := m.users.subject(uid)
+	rule, _ := m.settings.Daemon.Config.Match(s)
+	return rule, s
 }
 
 // users remembers for a while what the machine knows of its users: a directory

@@ -85,9 +85,14 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 		}
 		return nil, errors.Join(err, s.neverStarted(ctx, r.Name, code))
 	}
-	if _, err := again(ctx, s, func() (*v1.StartedResponse, error) {
+	_, err = again(ctx, s, func() (*v1.StartedResponse, error) {
 		return s.rpc.Started(ctx, &v1.StartedRequest{Token: s.token, Name: r.Name, Pid: int32(pid)})
-	}); err != nil {
+	})
+	if failed := pass(r.proc, err); failed != nil {
+		_ = report.Close()
+		return nil, errors.Join(failed, s.neverStarted(ctx, r.Name, 125))
+	}
+	if err != nil {
 		r.err = err
 	}
 	s.crew.Go(func() { defer close(r.reported); s.reports(r, report) })
@@ -152,11 +157,31 @@ func begin(spec launch.Spec, p dispatch.Placement) (child, int, error) {
 		}
 		return proc, proc.Pid, nil
 	}
+	if p.Moved {
+		proc, err := launch.StartGated(spec, p)
+		if err != nil {
+			return nil, 0, err
+		}
+		return proc, proc.Pid, nil
+	}
 	proc, err := launch.Start(spec, p)
 	if err != nil {
 		return nil, 0, err
 	}
 	return proc, proc.Pid, nil
+}
+
+// pass lets a child through that waited for the market to move it. Where the market
+// would not, it ends, and what the market said is the reason.
+func pass(proc child, refused error) error {
+	g, waits := proc.(*launch.Gated)
+	switch {
+	case !waits:
+		return nil
+	case refused != nil:
+		return errors.Join(refused, g.Shut())
+	}
+	return g.Open()
 }
 
 // neverStarted takes an admission back.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -170,6 +171,8 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 		if before, err = recall(s.Daemon.Journal, boot); err != nil {
 			return nil, err
 		}
+		m.rootName = before.root
+		m.holds = before.boot && slices.ContainsFunc(before.alive, func(a alive) bool { return a.Directory != "" && !a.Saved.Dead() })
 		defer func() {
 			if made == nil {
 				err = errors.Join(err, before.keeper.store.Close())

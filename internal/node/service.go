@@ -228,7 +228,7 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 		}
 	}
 	return &v1.AdmitResponse{
-		Name: mem.name, Placement: placement(mem.group.Placement(), m.cpus),
+		Name: mem.name, Placement: m.placementOf(mem),
 		DepositUcredits: int64(line.Deposit),
 	}, nil
 }
@@ -333,6 +333,11 @@ func (s service) Started(ctx context.Context, req *v1.StartedRequest) (*v1.Start
 	}
 	if !s.m.owns(mem.uid, int(req.GetPid())) {
 		return nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("process %d is not yours", req.GetPid()))
+	}
+	if s.m.moves(mem) {
+		if err := s.m.move(ctx, mem, int(req.GetPid())); err != nil {
+			return nil, err
+		}
 	}
 	s.m.track(mem, int(req.GetPid()))
 	s.m.loop.post(func() {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/signal"
 	"github.com/maxwell-hypervisor/maxwell/internal/meter"
 )
@@ -35,6 +36,8 @@ func Hidden(args []string) (code int, ran bool) {
 		return watchVerb(), true
 	case signal.Verb:
 		return signal.Shim(args[1:]), true
+	case launch.GateVerb:
+		return launch.Gate(args[1:]), true
 	}
 	return 0, false
 }

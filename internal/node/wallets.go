@@ -291,7 +291,16 @@ func (m *Market) walletOn(l *demon.WalletLine) *v1.Wallet {
 func (m *Market) paid(uid uint32, req *v1.AdmitRequest) (demon.Admission, error) {
 	out := admission(req)
 	if out.Wallet = req.GetWallet(); out.Wallet == "" {
-		return out, nil
+		if !m.durable() || m.admin(uid) {
+			return out, nil
+		}
+		// A user's money comes from where his rule says, if it says so.
+		rule, subject := m.ruleOf(uid)
+		var err error
+		if out.Wallet, err = m.payer(rule, subject, uid); err == nil && out.Wallet != "" && out.Budget == 0 && req.GetBrokeByWallet() {
+			out.Policy.WhenBroke = apoptosis.Pause
+		}
+		return out, err
 	}
 	if _, mine := m.ownsWallet(actor{uid: uid, admin: m.admin(uid)}, out.Wallet); !mine {
 		return out, noWallet(out.Wallet)

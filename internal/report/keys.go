@@ -68,6 +68,8 @@ var keys = []Key{
 	{"workload", "open", "Whether no budget limits it"},
 	{"workload", "loss_ucredits", "Money that it owed and could not pay"},
 	{"workload", "last_price_x_milli", "What it pays for a core-second, as a multiple of the base price"},
+	{"workload", "wallet", "The standing wallet that pays it; empty if it has money of its own"},
+	{"workload", "draws", "Whether it spends from that wallet directly"},
 
 	{"ledger", "minted_ucredits", "Money made so far"},
 	{"ledger", "accounts", "Balance of every account; they sum to zero"},

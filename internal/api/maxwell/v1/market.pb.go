@@ -660,14 +660,17 @@ func (x *AdmitResponse) GetDepositUcredits() int64 {
 
 // Placement tells the client where to start the process.
 type Placement struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Enforcement   string                 `protobuf:"bytes,1,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
-	Cgroup        string                 `protobuf:"bytes,2,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
-	Tasks         []string               `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
-	Home          []string               `protobuf:"bytes,4,rep,name=home,proto3" json:"home,omitempty"`
-	Control       string                 `protobuf:"bytes,5,opt,name=control,proto3" json:"control,omitempty"`
-	Namespace     bool                   `protobuf:"varint,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Cpus          []int32                `protobuf:"varint,7,rep,packed,name=cpus,proto3" json:"cpus,omitempty"` // empty: wherever the client may run
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Enforcement string                 `protobuf:"bytes,1,opt,name=enforcement,proto3" json:"enforcement,omitempty"`
+	Cgroup      string                 `protobuf:"bytes,2,opt,name=cgroup,proto3" json:"cgroup,omitempty"`
+	Tasks       []string               `protobuf:"bytes,3,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Home        []string               `protobuf:"bytes,4,rep,name=home,proto3" json:"home,omitempty"`
+	Control     string                 `protobuf:"bytes,5,opt,name=control,proto3" json:"control,omitempty"`
+	Namespace   bool                   `protobuf:"varint,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Cpus        []int32                `protobuf:"varint,7,rep,packed,name=cpus,proto3" json:"cpus,omitempty"` // empty: wherever the client may run
+	// The client may not put a process there: it starts one that waits, and Started
+	// moves it before it answers.
+	Moved         bool `protobuf:"varint,8,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -749,6 +752,13 @@ func (x *Placement) GetCpus() []int32 {
 		return x.Cpus
 	}
 	return nil
+}
+
+func (x *Placement) GetMoved() bool {
+	if x != nil {
+		return x.Moved
+	}
+	return false
 }
 
 type StartedRequest struct {
@@ -4206,7 +4216,7 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\rAdmitResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\tplacement\x18\x02 \x01(\v2\x15.maxwell.v1.PlacementR\tplacement\x12)\n" +
-	"\x10deposit_ucredits\x18\x03 \x01(\x03R\x0fdepositUcredits\"\xbb\x01\n" +
+	"\x10deposit_ucredits\x18\x03 \x01(\x03R\x0fdepositUcredits\"\xd1\x01\n" +
 	"\tPlacement\x12 \n" +
 	"\venforcement\x18\x01 \x01(\tR\venforcement\x12\x16\n" +
 	"\x06cgroup\x18\x02 \x01(\tR\x06cgroup\x12\x14\n" +
@@ -4214,7 +4224,8 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\x04home\x18\x04 \x03(\tR\x04home\x12\x18\n" +
 	"\acontrol\x18\x05 \x01(\tR\acontrol\x12\x1c\n" +
 	"\tnamespace\x18\x06 \x01(\bR\tnamespace\x12\x12\n" +
-	"\x04cpus\x18\a \x03(\x05R\x04cpus\"L\n" +
+	"\x04cpus\x18\a \x03(\x05R\x04cpus\x12\x14\n" +
+	"\x05moved\x18\b \x01(\bR\x05moved\"L\n" +
 	"\x0eStartedRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
