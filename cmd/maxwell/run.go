@@ -155,7 +155,11 @@ func (a *app) run(spec *runSpec) error {
 	restore(endErr != nil || end.Workload.Reason != "exited")
 	_, leaveErr := market.Leave(ctx)
 	if endErr != nil {
-		return &exitError{exitUsage, errors.Join(followErr, endErr)}
+		code := exitUsage
+		if errors.Is(endErr, node.ErrAway) { // it ran to its end: only the bill is missing
+			code = r.Code()
+		}
+		return &exitError{code, errors.Join(followErr, endErr)}
 	}
 	if out != nil {
 		content := end.Receipt()

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -34,7 +35,7 @@ type JoinOptions struct {
 
 // Session is one client's place in the market.
 type Session struct {
-	token   string
+	hello   *v1.JoinRequest // how it came in
 	node    *v1.Node
 	first   bool
 	durable bool
@@ -46,12 +47,15 @@ type Session struct {
 	events  chan *v1.Event
 	gone    chan struct{} // closed when the stream has ended for good
 	crew    sync.WaitGroup
+	breaks  atomic.Uint64 // how often the stream of a durable market broke
 
-	mu     sync.Mutex
-	left   bool
-	away   bool                         // a durable market is being waited for
-	err    error                        // why the stream ended
-	places map[string]*v1.AdmitResponse // admitted, not yet started
+	mu      sync.Mutex
+	token   string // another one after a durable market came back that did not know it
+	left    bool
+	running []*Running                   // of a durable market's
+	away    bool                         // a durable market is being waited for
+	err     error                        // why the stream ended
+	places  map[string]*v1.AdmitResponse // admitted, not yet started
 }
 
 // joinTimeout bounds the wait for a market to start, or for an old one to end.
@@ -65,11 +69,15 @@ const (
 	SocketName = "market.sock"
 	LockName   = "market.lock"
 	LogName    = "market.log"
+	DaemonName = "market.daemon" // says that a daemon governs, or is to come back
 )
 
 // Join enters the machine's market, and starts it if there is none.
 func Join(ctx context.Context, o JoinOptions) (*Session, error) {
 	deadline := time.Now().Add(joinTimeout)
+	if own := filepath.Join(o.Dir, SocketName); o.Daemon == "" && awaited(own) {
+		o.Daemon = own
+	}
 	s, err := joinDaemon(ctx, o)
 	if s != nil || err != nil {
 		return s, err
@@ -115,10 +123,11 @@ func joinDaemon(ctx context.Context, o JoinOptions) (*Session, error) {
 		if connect.CodeOf(err) != connect.CodeUnavailable && !errors.Is(err, ErrNoMarket) {
 			return nil, err
 		}
-		if _, gone := os.Lstat(o.Daemon); gone != nil || time.Now().After(deadline) {
+		_, gone := os.Lstat(o.Daemon)
+		if gone != nil && !awaited(o.Daemon) || time.Now().After(deadline) {
 			return nil, nil // no daemon, or one that was killed and left its socket
 		}
-		if unix.Access(o.Daemon, unix.W_OK) != nil {
+		if gone == nil && unix.Access(o.Daemon, unix.W_OK) != nil {
 			return nil, nil // somebody's own market
 		}
 		select {
@@ -127,6 +136,13 @@ func joinDaemon(ctx context.Context, o JoinOptions) (*Session, error) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// awaited reports whether the market of a socket is a daemon that is there, or was
+// and may come back: workloads of it live.
+func awaited(socket string) bool {
+	_, err := os.Lstat(filepath.Join(filepath.Dir(socket), DaemonName))
+	return err == nil
 }
 
 // dial connects to a running market and opens a session.
@@ -142,7 +158,8 @@ func dial(ctx context.Context, o JoinOptions, socket string) (*Session, error) {
 		connect.WithAcceptCompression("gzip", nil, nil))
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.cancel = cancel
-	stream, err := s.rpc.Join(life, &v1.JoinRequest{Client: o.Client, ClientVersion: o.Version})
+	s.hello = &v1.JoinRequest{Client: o.Client, ClientVersion: o.Version}
+	stream, err := s.rpc.Join(life, s.hello)
 	if err == nil && !stream.Receive() {
 		err = stream.Err()
 		if err == nil {
@@ -197,11 +214,13 @@ func (s *Session) follow(life context.Context, stream *connect.ServerStreamForCl
 		if !away {
 			return
 		}
+		s.breaks.Add(1)
 		s.events <- &v1.Event{Kind: EventAway}
 		if stream = s.rejoin(life); stream != nil {
 			s.mu.Lock()
 			s.away = false
 			s.mu.Unlock()
+			s.crew.Go(func() { s.retellAll(life) })
 			s.events <- &v1.Event{Kind: EventBack}
 		}
 	}
@@ -219,8 +238,16 @@ const (
 	rejoinMost  = time.Second
 )
 
-// rejoin waits for a durable market to come back; nil when it does not know the
-// session any more, or the client leaves.
+// id is the session's token.
+func (s *Session) id() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.token
+}
+
+// rejoin waits for a durable market to come back; nil when the client leaves, or may
+// not come in again. A session that the market does not know, because nothing of it
+// was kept, begins anew.
 func (s *Session) rejoin(life context.Context) *connect.ServerStreamForClient[v1.JoinResponse] {
 	for wait := rejoinLeast; ; wait = min(2*wait, rejoinMost) {
 		select {
@@ -228,12 +255,12 @@ func (s *Session) rejoin(life context.Context) *connect.ServerStreamForClient[v1
 			return nil
 		case <-time.After(wait):
 		}
-		stream, err := s.rpc.Join(life, &v1.JoinRequest{Resume: s.token})
-		if err == nil && stream.Receive() {
-			return stream
+		stream, err := s.enter(life, &v1.JoinRequest{Resume: s.id()})
+		if connect.IsWireError(err) && connect.CodeOf(err) == connect.CodeUnauthenticated {
+			stream, err = s.enter(life, s.hello)
 		}
 		if err == nil {
-			err = stream.Err()
+			return stream
 		}
 		if connect.IsWireError(err) && connect.CodeOf(err) != connect.CodeUnavailable {
 			s.mu.Lock()
@@ -244,6 +271,24 @@ func (s *Session) rejoin(life context.Context) *connect.ServerStreamForClient[v1
 	}
 }
 
+// enter opens the stream, of this session or of a new one, and notes its token.
+func (s *Session) enter(life context.Context, hello *v1.JoinRequest) (*connect.ServerStreamForClient[v1.JoinResponse], error) {
+	stream, err := s.rpc.Join(life, hello)
+	if err != nil {
+		return nil, err
+	}
+	if !stream.Receive() {
+		if err = stream.Err(); err == nil {
+			err = connect.NewError(connect.CodeUnavailable, io.EOF)
+		}
+		return nil, err
+	}
+	s.mu.Lock()
+	s.token = stream.Msg().GetSession().GetToken()
+	s.mu.Unlock()
+	return stream, nil
+}
+
 // ErrAway says that a durable market does not answer.
 var ErrAway = errors.New("the daemon does not answer")
 
@@ -251,9 +296,19 @@ var ErrAway = errors.New("the daemon does not answer")
 // call of a client's is one that may be delivered twice. It gives up when the
 // session ends, or ctx.
 func again[T any](ctx context.Context, s *Session, call func() (T, error)) (T, error) {
+	unknown := time.Time{} // since when the market says that it does not know the session
 	for {
 		out, err := call()
-		if err == nil || !s.durable || !broken(err) {
+		if err == nil || !s.durable {
+			return out, s.plain(err)
+		}
+		switch {
+		case connect.CodeOf(err) != connect.CodeUnauthenticated:
+			unknown = time.Time{}
+		case unknown.IsZero():
+			unknown = time.Now()
+		}
+		if !broken(ctx, err) && (unknown.IsZero() || time.Since(unknown) > 2*rejoinMost) {
 			return out, s.plain(err)
 		}
 		select {
@@ -268,16 +323,12 @@ func again[T any](ctx context.Context, s *Session, call func() (T, error)) (T, e
 
 // broken reports whether an error is the connection's, or of a market that is
 // going, and not an answer.
-func broken(err error) bool {
-	if _, ok := errors.AsType[*connect.Error](err); !ok {
+func broken(ctx context.Context, err error) bool {
+	if _, ok := errors.AsType[*connect.Error](err); !ok || ctx.Err() != nil {
 		return false
 	}
-	switch code := connect.CodeOf(err); code {
-	case connect.CodeCanceled, connect.CodeDeadlineExceeded:
-		return false
-	default:
-		return !connect.IsWireError(err) || code == connect.CodeUnavailable
-	}
+	// A stream that a dying market broke off reads as cancelled, too.
+	return !connect.IsWireError(err) || connect.CodeOf(err) == connect.CodeUnavailable
 }
 
 // Durable reports whether the market outlives its clients and its own process.
@@ -305,7 +356,7 @@ var ErrMarketDied = errors.New("the market ended unexpectedly")
 // Snapshot returns the market now; own: only this session's workloads.
 func (s *Session) Snapshot(ctx context.Context, own bool) (*v1.Snapshot, error) {
 	r, err := again(ctx, s, func() (*v1.SnapshotResponse, error) {
-		return s.rpc.Snapshot(ctx, &v1.SnapshotRequest{Token: s.token, Own: own})
+		return s.rpc.Snapshot(ctx, &v1.SnapshotRequest{Token: s.id(), Own: own})
 	})
 	return r.GetSnapshot(), err
 }
@@ -313,7 +364,7 @@ func (s *Session) Snapshot(ctx context.Context, own bool) (*v1.Snapshot, error) 
 // Stop ends workloads of this session; an empty name means all of them.
 func (s *Session) Stop(ctx context.Context, name string, now bool) error {
 	_, err := again(ctx, s, func() (*v1.StopResponse, error) {
-		return s.rpc.Stop(ctx, &v1.StopRequest{Token: s.token, Name: name, Now: now})
+		return s.rpc.Stop(ctx, &v1.StopRequest{Token: s.id(), Name: name, Now: now})
 	})
 	return err
 }
@@ -321,7 +372,7 @@ func (s *Session) Stop(ctx context.Context, name string, now bool) error {
 // Suspend freezes every workload of this session, or lets them go on.
 func (s *Session) Suspend(ctx context.Context, suspend bool) error {
 	_, err := again(ctx, s, func() (*v1.SuspendResponse, error) {
-		return s.rpc.Suspend(ctx, &v1.SuspendRequest{Token: s.token, Suspend: suspend})
+		return s.rpc.Suspend(ctx, &v1.SuspendRequest{Token: s.id(), Suspend: suspend})
 	})
 	return err
 }
@@ -330,7 +381,7 @@ func (s *Session) Suspend(ctx context.Context, suspend bool) error {
 func (s *Session) Fund(ctx context.Context, name string, ucredits int64) error {
 	id := drawID()
 	_, err := again(ctx, s, func() (*v1.FundResponse, error) {
-		return s.rpc.Fund(ctx, &v1.FundRequest{Token: s.token, Name: name, AmountUcredits: ucredits, RequestId: id})
+		return s.rpc.Fund(ctx, &v1.FundRequest{Token: s.id(), Name: name, AmountUcredits: ucredits, RequestId: id})
 	})
 	return err
 }
@@ -354,7 +405,7 @@ func (s *Session) Leave(ctx context.Context) (*v1.Snapshot, error) {
 		defer cancel()
 	}
 	r, err := again(ctx, s, func() (*v1.LeaveResponse, error) {
-		return s.rpc.Leave(ctx, &v1.LeaveRequest{Token: s.token})
+		return s.rpc.Leave(ctx, &v1.LeaveRequest{Token: s.id()})
 	})
 	s.cancel()
 	for range s.events { //nolint:revive // drained so that follow can end

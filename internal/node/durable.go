@@ -101,7 +101,7 @@ func (t told) encode() ([]byte, error) { return protojson.Marshal(t.Event) }
 // era says when a daemon's documents were written.
 type era struct {
 	Boot string `json:"boot"`
-	Root string `json:"root"` // name of the directory that its groups are in
+	Root string `json:"root"` // name of the directories that its workloads are in
 }
 
 func (e *era) encode() ([]byte, error) { return json.Marshal(e) }
@@ -113,12 +113,15 @@ type directory interface{ Directory() string }
 // thread.
 func (l *loop) noteOf(s *demon.Saved) (note, bool) {
 	mem := l.serials[s.ID]
-	if mem == nil {
+	if mem == nil || mem.over || s.Dead() { // that is a receipt
 		return note{}, false
+	}
+	if s != mem.saved {
+		mem.savedBatch = mem.batch
 	}
 	k := &kept{
 		Saved: *s, Client: mem.client, Session: mem.session.token, Admitted: mem.admitted,
-		Asked: message{mem.asked}, Guest: mem.guest, Base: mem.base, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.batch,
+		Asked: message{mem.asked}, Guest: mem.guest, Base: mem.base, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.savedBatch,
 	}
 	if d, ok := mem.group.(directory); ok && mem.guest == "" {
 		k.Directory = d.Directory()
@@ -204,9 +207,10 @@ func requestNote(uid uint32, req change, out proto.Message) note {
 
 // mutate makes a change on the loop's thread, once for each request id. Where a
 // journal is kept that goes on, the change and its answer are durable together
-// before it is acknowledged.
+// before it is acknowledged. One that is made and not yet kept is made: who asks
+// again waits for the journal alone.
 func mutate[T proto.Message](ctx context.Context, m *Market, uid uint32, req change, effect func(l *loop) (T, error)) (T, error) {
-	return once(ctx, &m.answers, uid, req, func() (T, error) {
+	out, err := once(ctx, &m.answers, uid, req, func() (T, error) {
 		var out T
 		err := error(errClosing)
 		m.loop.do(func() {
@@ -223,8 +227,12 @@ func mutate[T proto.Message](ctx context.Context, m *Market, uid uint32, req cha
 		if err != nil {
 			return out, refused(err)
 		}
-		return out, m.settled(ctx)
+		return out, nil
 	})
+	if err != nil {
+		return out, err
+	}
+	return out, m.settled(ctx)
 }
 
 // settled waits until what was done is durable, in a market that promises it.
@@ -273,7 +281,15 @@ type past struct {
 	keeper *keeper
 	alive  []alive
 	boot   bool   // it was written since this machine was started
-	root   string // the name that the groups' directory had then; "" = unknown
+	dirs   string // name of its directories; empty = none since then
+}
+
+// root is the name of the directories to go on in; empty = none.
+func (p *past) root() string {
+	if p == nil {
+		return ""
+	}
+	return p.dirs
 }
 
 // alive is a workload that was alive when the journal ended.
@@ -308,7 +324,7 @@ func (p *past) read(boot string) error {
 			return fmt.Errorf("read the journal's era: %w", err)
 		}
 		if p.boot = e.Boot == boot; p.boot {
-			p.root = e.Root
+			p.dirs = e.Root
 		}
 	}
 	for d, err := range p.keeper.store.Documents(journal.Query{Kind: ofWorkload}) {
@@ -378,13 +394,21 @@ func (m *Market) resume(p *past, boot string) error {
 	if err := m.reread(p); err != nil {
 		return err
 	}
-	m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofNode, Key: ofNode}, wall: time.Now(), body: &era{Boot: boot, Root: filepath.Base(m.enforcer.Describe().Root)}})
+	m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofNode, Key: ofNode}, wall: time.Now(), body: &era{Boot: boot, Root: m.rootName()}})
 	m.loop.record()
 	return nil
 }
 
 // errNoGroup is why a workload cannot be taken back.
 var errNoGroup = errors.New("its group is gone")
+
+// rootName is what a daemon's directories are called.
+func (m *Market) rootName() string {
+	if root := m.enforcer.Describe().Root; root != "" {
+		return filepath.Base(root)
+	}
+	return ""
+}
 
 // settlePatience bounds the wait for a group to stand still while its counter is
 // read. A task that the kernel cannot stop (in uninterruptible sleep) runs nothing.
@@ -395,7 +419,7 @@ const settlePatience = 200 * time.Millisecond
 // is billed and buried.
 func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	e, ok := m.enforcer.(dispatch.Keeper)
-	if !ok || !sameBoot || a.Directory == "" && a.Guest == "" || !a.Saved.Started {
+	if !ok || !sameBoot || a.Directory == "" && a.Guest == "" {
 		return errNoGroup
 	}
 	if a.Guest != "" {
@@ -428,8 +452,14 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 		return err
 	}
 	run := c.CPU - a.Base
-	if !populated {
+	if !populated && m.decided(mem, a) {
 		return m.buryEnded(mem, a, run)
+	}
+	// What its client told, or may have told, the daemon that was not there any more
+	// to keep it.
+	a.Saved.Started = a.Saved.Started || populated
+	if a.Exited && !a.Saved.Ended {
+		a.Saved.Ended, a.Saved.Signaled = true, a.Saved.Started && a.Exit > 128
 	}
 	slot, gap, err := m.loop.demon.Readopt(m.loop.clock.Now(), a.Saved, run)
 	if err != nil {
@@ -439,7 +469,7 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 		panic(fmt.Sprintf("node: %s was to have slot %d and has %d", mem.name, mem.slot, slot))
 	}
 	m.loop.seat(slot)
-	mem.metered, mem.started, mem.ending, mem.saved = true, true, mem.hasExit, &a.Saved
+	mem.metered, mem.started, mem.ending, mem.saved = true, a.Saved.Started, mem.hasExit, &a.Saved
 	m.loop.members[slot], m.loop.serials[mem.serial] = mem, mem
 	m.names[mem.name] = mem
 	m.lodge(mem)
@@ -447,11 +477,22 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if m.inspects(mem) {
 		m.inspected.Add(1)
 	}
+	if !populated && mem.started && !mem.hasExit { // its client comes and tells how it ended
+		mem.awaited = m.loop.clock.Now() + unit.Instant(resumeAfterRestart)
+	}
 	m.log.Info("taken back", "workload", mem.name, "gap", time.Duration(gap.CPU).String(), "cost", gap.Cost.Short(), "loss", gap.Loss.Short())
 	if !m.loop.demon.Frozen(slot) {
 		return group.Thaw()
 	}
 	return nil
+}
+
+// decided reports whether it is known how an empty tree ended: its client told, it
+// has none, or its grace was over. Else its client comes and tells.
+func (m *Market) decided(mem *member, a *alive) bool {
+	life := &a.Saved.Life
+	over := life.State == apoptosis.Broke && m.loop.clock.Now() >= life.Deadline
+	return over || a.Saved.Started && (a.Exited || mem.guest != "")
 }
 
 // buryEnded bills what the counter of an empty group says and takes it away.
@@ -530,7 +571,7 @@ func (m *Market) memberOf(a *alive) *member {
 	return &member{
 		slot: int32(len(m.loop.members)), name: a.Saved.Terms.Name, serial: a.Saved.ID, uid: a.uid, client: a.Client, admitted: a.Admitted,
 		asked: asked, session: m.sessionOf(a.Session, a.Client, a.uid), buried: make(chan struct{}),
-		hasExit: a.Exited, childExit: a.Exit, batch: a.Batch,
+		hasExit: a.Exited, childExit: a.Exit, batch: a.Batch, savedBatch: a.Batch,
 		limits: dispatch.Limits{Memory: a.Saved.Terms.Memory, Pids: a.Saved.Terms.Pids, Cores: a.Saved.Terms.Cores},
 	}
 }
@@ -555,6 +596,10 @@ func (m *Market) buryLost(mem *member, a *alive, run unit.CoreTime, hasRun bool)
 	line, err := m.loop.demon.BuryLost(m.loop.clock.Now(), a.Saved, run, hasRun)
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
+	}
+	if a.Directory == "" && a.Guest == "" { // nobody was told that it was admitted, or is told that it is lost
+		m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofWorkload, Key: mem.id()}})
+		return nil
 	}
 	mem.final = line
 	mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))

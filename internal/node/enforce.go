@@ -26,14 +26,15 @@ import (
 
 // enforce opens the best enforcement this machine has, or the one asked for,
 // and the meter that goes with it.
-func (m *Market) enforce(dir string, roots host.Roots, lock *os.File) error {
+func (m *Market) enforce(dir string, roots host.Roots, lock *os.File, before *past) error {
 	var refused error
 	if m.settings.Enforce != "signal" {
-		refused = m.enforceByCgroup(roots, lock)
+		refused = m.enforceByCgroup(roots, lock, before)
 		if refused == nil {
 			return nil
 		}
-		if m.settings.Enforce == "cgroup" {
+		if m.settings.Enforce == "cgroup" || before.root() != "" {
+			// Workloads that live in groups are not to be lost for want of them.
 			return fmt.Errorf("enforce cgroup: %w", refused)
 		}
 	}
@@ -46,10 +47,12 @@ func (m *Market) enforce(dir string, roots host.Roots, lock *os.File) error {
 
 // enforceByCgroup makes the market's directories, guards them and counts what
 // runs in them. What a dead market of the same user left behind goes first.
-func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File) error {
+// A daemon goes on in the directories that its journal names: others may be called
+// as it would have called its own.
+func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File, before *past) error {
 	cfg := cgroup.Config{Cores: m.settings.Cores}
 	if m.durable() {
-		cfg.Mode, cfg.Adopt, cfg.Name = cgroup.ModeThaw, true, m.rootName
+		cfg.Mode, cfg.Name, cfg.Adopt = cgroup.ModeThaw, before.root(), before.root() != ""
 	} else if err := m.repair(roots); err != nil {
 		return err
 	}
@@ -83,9 +86,10 @@ func (m *Market) enforceByCgroup(roots host.Roots, lock *os.File) error {
 	return nil
 }
 
-// repair removes what dead markets of the same user left behind.
+// repair removes what dead markets of the same user left behind. What a dead daemon
+// left is for the next one.
 func (m *Market) repair(roots host.Roots) error {
-	repaired, err := cgroup.Repair(roots)
+	repaired, err := cgroup.Repair(roots, cgroup.ModeThaw)
 	for _, a := range repaired {
 		if a.Outcome == cgroup.Removed || a.Outcome == cgroup.Broken {
 			m.log.Info("repair", "what", a.String())

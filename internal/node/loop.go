@@ -325,9 +325,9 @@ func (l *loop) tick(now unit.Instant) {
 	l.last = now
 	l.crowd.Store(l.demon.Alive() > demon.ShortUpTo)
 	l.peak = max(l.peak, l.out.Ended.Outcome.Spot)
-	l.act()
+	notes := l.act()
 	l.apply(now)
-	notes := l.tell()
+	notes = append(notes, l.tell()...)
 	l.m.trace.write(l)
 	l.record(notes...)
 	l.arm(now)
@@ -356,6 +356,10 @@ func (l *loop) read(now unit.Instant) {
 	for slot, mem := range l.members {
 		if mem == nil {
 			continue
+		}
+		if mem.awaited != 0 && now >= mem.awaited && !mem.ending {
+			mem.ending = true
+			l.demon.Stop(int32(slot), mem.reason())
 		}
 		in.Usage[slot].Populated = mem.populated(now)
 		if mem.ending && in.Usage[slot].Populated && !mem.watched {
@@ -395,7 +399,7 @@ func (l *loop) read(now unit.Instant) {
 const killAgain = 100 * time.Millisecond
 
 // act carries out the demon's actions: what is quick here, the rest by worker.
-func (l *loop) act() {
+func (l *loop) act() (notes []note) {
 	for _, a := range l.out.Actions {
 		mem := l.members[a.Slot]
 		if mem == nil {
@@ -418,10 +422,12 @@ func (l *loop) act() {
 				mem.final = line
 				mem.final.Power, mem.final.CoresNow = 0, 0 // the dead burn nothing
 			}
-			mem.spotPeakMilli = l.m.multiple(l.peak)
+			mem.spotPeakMilli, mem.over = l.m.multiple(l.peak), true
+			notes = append(notes, l.m.receiptNotes(mem)...)
 			l.m.work(func() { l.m.bury(mem) })
 		}
 	}
+	return notes
 }
 
 // silent is how long a workload may run at its start's weight before its client

@@ -53,7 +53,6 @@ type Market struct {
 	watch     func() error     // starts the watchdog of a daemon, once; nil = none is to be
 	dog       *cgroup.Watchdog // of a daemon; nil = none
 	holds     bool             // the journal knows of groups that may live
-	rootName  string           // of the groups of the daemon before; "" = there was none
 	answers   answers
 	chronicle chronicle
 	users     users

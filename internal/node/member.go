@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -43,11 +44,13 @@ type member struct {
 	gone     bool         // ending, and seen empty: nothing enters it any more
 	askAt    unit.Instant // when to ask without having been told
 	ending   bool         // its main process ended, or it is dying: ask whether it is empty
+	awaited  unit.Instant // it ended while no daemon was there: until when its client may say how; 0 = it did not
 
-	childExit int32
-	hasExit   bool
-	batch     uint64       // of the last report
-	saved     *demon.Saved // newest that the journal was handed; nil = none
+	childExit  int32
+	hasExit    bool
+	batch      uint64       // of the last report
+	saved      *demon.Saved // newest that the journal was handed; nil = none
+	savedBatch uint64       // the last report in it
 
 	// Written by the inspector and the workers, read by the loop.
 	cpu         atomic.Int64 // where the enforcement itself counts (signal), ns
@@ -57,6 +60,7 @@ type member struct {
 	processes   atomic.Int64
 
 	explained     explained
+	over          bool          // its tree is empty and its books are closed: its receipt is handed
 	closed        *v1.Workload  // of a dead one of an earlier process: its last statement
 	final         demon.Line    // at its burial
 	spotPeakMilli int64         // likewise, as a multiple
@@ -72,6 +76,14 @@ func (mem *member) highest() unit.Price {
 		return max(unit.Price(mem.asked.GetMaxBidMilli()), demon.HighestAuto)
 	}
 	return max(unit.Price(mem.asked.GetBidMilli()), unit.Price(mem.asked.GetMaxBidMilli()), demon.UsualBid)
+}
+
+// reason is why it ends when its client is gone.
+func (mem *member) reason() apoptosis.Reason {
+	if mem.awaited != 0 && !mem.hasExit {
+		return apoptosis.Lost // it has ended by itself, nobody knows how
+	}
+	return apoptosis.Stopped
 }
 
 // askEvery is how often a tree that should be empty is asked when the kernel
@@ -195,7 +207,8 @@ const (
 	buryWait  = 5 * time.Millisecond
 )
 
-// bury removes an empty group and frees its slot.
+// bury removes an empty group and frees its slot. While a journal lasts, the group
+// stays until the end is in it: whoever comes after a crash finds one of the two.
 func (m *Market) bury(mem *member) {
 	m.lastLook(mem)
 	if mem.guest != "" { // it had no first process of ours that could tell
@@ -212,6 +225,12 @@ func (m *Market) bury(mem *member) {
 		}
 	}
 	m.hw.Unlock()
+	if m.durable() {
+		m.loop.do(func() {}) // the tick that buried it is over
+		if err := m.keeper.settled(context.Background(), m.done); err != nil {
+			m.fault("keep the end of "+mem.name, err)
+		}
+	}
 	m.unmake(mem)
 	m.loop.do(func() {
 		mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))

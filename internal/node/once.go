@@ -95,6 +95,28 @@ func once[T any](ctx context.Context, all *answers, uid uint32, req change, effe
 	return out, err
 }
 
+// answered is the answer of a change that was made, for a delivery that comes when
+// what it was about may be gone.
+func answered[T any](all *answers, uid uint32, req change) (out T, known bool) {
+	id := req.GetRequestId()
+	if len(id) != len(requestID{}) {
+		return out, false
+	}
+	all.mu.Lock()
+	a := all.known[onceKey{uid: uid, id: requestID(id)}]
+	all.mu.Unlock()
+	if a == nil || a.asked != fingerprint(req) {
+		return out, false
+	}
+	select {
+	case <-a.done:
+		out, known = a.out.(T)
+		return out, known && a.err == nil
+	default:
+		return out, false // it is being made: what it is about is there
+	}
+}
+
 // undecided reports whether an error leaves open what the change would come to.
 func undecided(err error) bool {
 	switch connect.CodeOf(err) {

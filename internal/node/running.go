@@ -44,7 +44,11 @@ type Running struct {
 	proc child
 	done chan struct{}
 
-	batch    uint64        // number of the last report; of reports alone
+	telling sync.Mutex // guards what follows: one report at a time, in order
+	batch   uint64     // number of the last report
+	told    []report   // the last of them: a daemon that dies may not have kept them
+	breaks  uint64     // of the session's, after which told was told again
+
 	over     chan struct{} // closed when the main process ended
 	reported chan struct{} // closed when nothing more can be reported
 
@@ -86,7 +90,7 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 		return nil, errors.Join(err, s.neverStarted(ctx, r.Name, code))
 	}
 	_, err = again(ctx, s, func() (*v1.StartedResponse, error) {
-		return s.rpc.Started(ctx, &v1.StartedRequest{Token: s.token, Name: r.Name, Pid: int32(pid)})
+		return s.rpc.Started(ctx, &v1.StartedRequest{Token: s.id(), Name: r.Name, Pid: int32(pid)})
 	})
 	if failed := pass(r.proc, err); failed != nil {
 		_ = report.Close()
@@ -94,6 +98,11 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 	}
 	if err != nil {
 		r.err = err
+	}
+	if s.durable {
+		s.mu.Lock()
+		s.running = append(slices.DeleteFunc(s.running, (*Running).isOver), r)
+		s.mu.Unlock()
 	}
 	s.crew.Go(func() { defer close(r.reported); s.reports(r, report) })
 	life, over := context.WithCancel(context.Background())
@@ -142,9 +151,11 @@ func (s *Session) place(ctx context.Context, terms *v1.AdmitRequest) (*v1.AdmitR
 	if admitted != nil {
 		return admitted, nil
 	}
-	terms.Token = s.token
 	terms.RequestId = drawID()
-	return again(ctx, s, func() (*v1.AdmitResponse, error) { return s.rpc.Admit(ctx, terms) })
+	return again(ctx, s, func() (*v1.AdmitResponse, error) {
+		terms.Token = s.id()
+		return s.rpc.Admit(ctx, terms)
+	})
 }
 
 // begin starts the process by the enforcement that the placement names. The
@@ -188,7 +199,7 @@ func pass(proc child, refused error) error {
 func (s *Session) neverStarted(ctx context.Context, name string, code int) error {
 	_, err := again(ctx, s, func() (*v1.ExitedResponse, error) {
 		return s.rpc.Exited(ctx, &v1.ExitedRequest{
-			Token: s.token, Name: name, ChildExit: int32(code), NeverStarted: true,
+			Token: s.id(), Name: name, ChildExit: int32(code), NeverStarted: true,
 		})
 	})
 	return err
@@ -247,8 +258,11 @@ func (r *Running) exited() (*v1.ExitedResponse, error) {
 		r.s.crew.Go(func() { r.giveUp(ctx, cancel) })
 	}
 	out, err := again(ctx, r.s, func() (*v1.ExitedResponse, error) {
+		if err := r.s.retell(ctx, r); err != nil {
+			return nil, err
+		}
 		return r.s.rpc.Exited(ctx, &v1.ExitedRequest{
-			Token: r.s.token, Name: r.Name, ChildExit: int32(r.code),
+			Token: r.s.id(), Name: r.Name, ChildExit: int32(r.code),
 		})
 	})
 	if err != nil && ctx.Err() != nil {
@@ -315,6 +329,15 @@ func (r *Running) Result() (*v1.ExitedResponse, error) {
 	return nil, r.err
 }
 
+func (r *Running) isOver() bool {
+	select {
+	case <-r.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Code is the main process's exit as a shell shows it, after Done.
 func (r *Running) Code() int {
 	<-r.done
@@ -368,18 +391,73 @@ func (s *Session) reports(r *Running, pipe *os.File) {
 // deliver hands over what was reported, each batch once: a daemon that was away
 // may have had it already.
 func (s *Session) deliver(r *Running, sums map[string]int64) bool {
+	r.telling.Lock()
+	defer r.telling.Unlock()
 	for kind, units := range sums {
 		r.batch++
+		r.told = append(r.told, report{r.batch, kind, units, time.Now()})
 		_, err := again(context.Background(), s, func() (*v1.ReportResponse, error) {
-			return s.rpc.Report(context.Background(), &v1.ReportRequest{Token: s.token, Name: r.Name, Kind: kind, Units: units, Batch: r.batch})
+			return &v1.ReportResponse{}, s.tell(context.Background(), r, 1)
 		})
 		if err != nil {
 			return false
 		}
 		delete(sums, kind)
+		r.told = slices.DeleteFunc(r.told, func(t report) bool { return !s.durable || time.Since(t.at) > keepReports })
 	}
 	return true
 }
+
+// tell delivers the last n reports of r, and before them those that a daemon which
+// came back may not know: the one before it had them, and may not have kept them.
+// Called with telling held.
+func (s *Session) tell(ctx context.Context, r *Running, n int) error {
+	breaks := s.breaks.Load()
+	list := r.told[len(r.told)-n:]
+	if breaks != r.breaks {
+		list = r.told
+	}
+	for _, t := range list {
+		_, err := s.rpc.Report(ctx, &v1.ReportRequest{Token: s.id(), Name: r.Name, Kind: t.kind, Units: t.units, Batch: t.batch})
+		if err != nil {
+			return err
+		}
+	}
+	r.breaks = breaks
+	return nil
+}
+
+// retell is tell without news. It does not wait for who tells already.
+func (s *Session) retell(ctx context.Context, r *Running) error {
+	if !r.telling.TryLock() {
+		return nil
+	}
+	defer r.telling.Unlock()
+	return s.tell(ctx, r, 0)
+}
+
+// retellAll brings a daemon that came back up to date. Owner: Session; end: it is, or
+// another one will be.
+func (s *Session) retellAll(life context.Context) {
+	s.mu.Lock()
+	list := slices.Clone(s.running)
+	s.mu.Unlock()
+	for _, r := range list {
+		_ = s.retell(life, r) // told again before the next report, and before its end
+	}
+}
+
+// report is one batch of a kind of work.
+type report struct {
+	batch uint64
+	kind  string
+	units int64
+	at    time.Time // when it was first delivered
+}
+
+// keepReports is how long a report is kept for the next daemon: longer than it takes
+// one to write it down.
+const keepReports = 5 * time.Second
 
 // lastReports bounds the wait for what the main process reported before it
 // ended. Its descendants may keep the pipe open; what it wrote itself was in

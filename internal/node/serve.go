@@ -36,20 +36,30 @@ var ErrTaken = errors.New("another market governs this machine")
 // told once, when the socket listens or when it never will.
 func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error {
 	lock, err := takeLock(filepath.Join(dir, LockName))
+	// A child of a daemon that has just died holds it until it is another program.
+	for end := time.Now().Add(lockPatience); s.Daemon != nil && errors.Is(err, ErrTaken) && time.Now().Before(end); {
+		time.Sleep(lockPause)
+		lock, err = takeLock(filepath.Join(dir, LockName))
+	}
 	if err != nil {
 		ready(err)
 		return err
 	}
 	defer func() { _ = lock.Release() }() // also where no market came of it
+	if s.Daemon != nil {
+		_ = host.RaiseService() // what it may have to take back runs unmetered until then; start tells of a failure
+	}
 	if s.Daemon == nil {
 		_ = os.Truncate(filepath.Join(dir, LogName), 0)
 	}
-	if err := removeSockets(dir); err != nil {
+	awaited := awaited(filepath.Join(dir, SocketName))
+	if err := errors.Join(removeSockets(dir), expect(dir, s.Daemon != nil)); err != nil {
 		ready(err)
 		return err
 	}
 	m, err := open(dir, s, lock.File())
 	if err != nil {
+		_ = expect(dir, awaited)
 		ready(err)
 		return err
 	}
@@ -78,6 +88,7 @@ func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error
 	m.log.Info("market closed", "epochs", m.loop.ticks.Load())
 	// Nobody new finds the socket; whoever is still connected gets its answer.
 	_ = os.Remove(socket)
+	_ = expect(dir, m.durable() && m.waits())
 	bye, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	for _, s := range servers {
@@ -95,6 +106,26 @@ func (m *Market) breakOff() {
 	m.shutdownOnce()
 }
 
+// expect leaves word that a daemon governs here, or that none does: clients that find
+// it away wait for it, and open no market of their own in its place.
+func expect(dir string, daemon bool) error {
+	name := filepath.Join(dir, DaemonName)
+	if daemon {
+		return os.WriteFile(name, nil, 0o644)
+	}
+	if err := os.Remove(name); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// waits reports whether workloads are left that wait for the next daemon.
+func (m *Market) waits() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.names) > 0
+}
+
 // socket is where the market listens.
 func (m *Market) socket(dir string) string {
 	if m.durable() && m.settings.Daemon.Socket != "" {
@@ -102,6 +133,12 @@ func (m *Market) socket(dir string) string {
 	}
 	return filepath.Join(dir, SocketName)
 }
+
+// How long a daemon waits for the lock of the one before it, and between two tries.
+const (
+	lockPatience = time.Second
+	lockPause    = 10 * time.Millisecond
+)
 
 // takeLock makes this process the market of its runtime directory.
 func takeLock(path string) (*host.FileLock, error) {
@@ -130,7 +167,7 @@ func Tidy(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(removeSockets(dir), lock.Release())
+	return errors.Join(removeSockets(dir), expect(dir, false), lock.Release())
 }
 
 // removeSockets removes the market's own socket and those of its groups. The
@@ -171,7 +208,6 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 		if before, err = recall(s.Daemon.Journal, boot); err != nil {
 			return nil, err
 		}
-		m.rootName = before.root
 		m.holds = before.boot && slices.ContainsFunc(before.alive, func(a alive) bool { return a.Directory != "" && !a.Saved.Dead() })
 		defer func() {
 			if made == nil {
@@ -188,7 +224,7 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 	if m.sensor, err = sensor.Open(sensor.Config{WattsPerCore: s.WattsPerCore, Idle: s.IdleWatts}, roots); err != nil {
 		return nil, err
 	}
-	if err := m.enforce(dir, roots, lock); err != nil {
+	if err := m.enforce(dir, roots, lock, before); err != nil {
 		return nil, errors.Join(err, m.sensor.Close())
 	}
 	if m.trace, err = openTrace(s.Trace); err == nil {

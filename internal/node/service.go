@@ -163,7 +163,11 @@ func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResp
 	if err != nil {
 		return nil, err
 	}
-	return once(ctx, &s.m.answers, own.uid, req, func() (*v1.AdmitResponse, error) { return s.admit(ctx, own, req) })
+	out, err := once(ctx, &s.m.answers, own.uid, req, func() (*v1.AdmitResponse, error) { return s.admit(ctx, own, req) })
+	if err != nil {
+		return nil, err
+	}
+	return out, s.m.settled(ctx)
 }
 
 func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) (*v1.AdmitResponse, error) {
@@ -173,8 +177,7 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 	}
 	if m.keeper != nil {
 		if err := m.keeper.trouble(); err != nil {
-			return nil, connect.NewError(connect.CodeResourceExhausted,
-				fmt.Errorf("%w: what runs goes on, new work waits until it can be written", err))
+			return nil, notKept(err)
 		}
 	}
 	if err := m.room(own.uid); err != nil {
@@ -221,16 +224,47 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 		m.end(own)
 		return nil, ctx.Err()
 	}
-	if m.durable() {
-		m.loop.do(func() { m.loop.recordOf(mem) })
-		if err := m.settled(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return &v1.AdmitResponse{
+	out := &v1.AdmitResponse{
 		Name: mem.name, Placement: m.placementOf(mem),
 		DepositUcredits: int64(line.Deposit),
-	}, nil
+	}
+	if m.durable() {
+		return out, m.promise(ctx, mem, req, out)
+	}
+	return out, nil
+}
+
+// notKept refuses new work while the journal cannot be written.
+func notKept(err error) error {
+	return connect.NewError(connect.CodeResourceExhausted,
+		fmt.Errorf("%w: what runs goes on, new work waits until it can be written", err))
+}
+
+// promise makes an admission and its answer durable. One that cannot be kept is
+// taken back: it was not made.
+func (m *Market) promise(ctx context.Context, mem *member, req *v1.AdmitRequest, out *v1.AdmitResponse) error {
+	var notes []note
+	if len(req.GetRequestId()) > 0 {
+		notes = append(notes, requestNote(mem.uid, req, out))
+	}
+	m.loop.do(func() { m.loop.recordOf(mem, notes...) })
+	// Whoever asked may have gone: he asks again, or his session ends.
+	err := m.keeper.settled(context.WithoutCancel(ctx), m.done)
+	if err == nil || errors.Is(err, errClosing) {
+		return err
+	}
+	m.loop.hasten(func() {
+		mem.ending = true
+		m.loop.demon.Gone(mem.slot, false)
+		for _, n := range notes {
+			m.loop.record(note{ref: n.ref})
+		}
+	})
+	select {
+	case <-mem.buried:
+	case <-m.done:
+	}
+	return notKept(err)
 }
 
 // What is kept of a request's texts. A name becomes a directory; a command line is
@@ -411,12 +445,19 @@ func (s service) Report(ctx context.Context, req *v1.ReportRequest) (*v1.ReportR
 
 // Stop implements MarketService.
 func (s service) Stop(ctx context.Context, req *v1.StopRequest) (*v1.StopResponse, error) {
-	list, uid, err := s.toStop(ctx, req)
+	a, err := s.actor(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if out, known := answered[*v1.StopResponse](&s.m.answers, a.uid, req); known {
+		return out, s.m.settled(ctx)
+	}
+	list, err := s.toStop(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	var kill []*member // by the delivery that made the change: a name may be another's by the next
-	out, err := mutate(ctx, s.m, uid, req, func(l *loop) (*v1.StopResponse, error) {
+	out, err := mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.StopResponse, error) {
 		if req.GetNow() {
 			kill = list
 		}
@@ -434,21 +475,21 @@ func (s service) Stop(ctx context.Context, req *v1.StopRequest) (*v1.StopRespons
 	return out, err
 }
 
-// toStop are the workloads that a call is to stop, and whose they are.
-func (s service) toStop(ctx context.Context, req *v1.StopRequest) (list []*member, uid uint32, err error) {
+// toStop are the workloads that a call is to stop.
+func (s service) toStop(ctx context.Context, req *v1.StopRequest) (list []*member, err error) {
 	if req.GetToken() == "" {
 		mem, err := s.meant(ctx, "", req.GetName())
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		if mem.observed {
-			return nil, 0, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is only observed; maxwell detach %s lets it go", mem.name, mem.name))
+			return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is only observed; maxwell detach %s lets it go", mem.name, mem.name))
 		}
-		return []*member{mem}, mem.uid, nil
+		return []*member{mem}, nil
 	}
 	own, err := s.of(ctx, req.GetToken())
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	for _, mem := range own.living() {
 		if req.GetName() == "" || req.GetName() == mem.name {
@@ -456,9 +497,9 @@ func (s service) toStop(ctx context.Context, req *v1.StopRequest) (list []*membe
 		}
 	}
 	if len(list) == 0 && req.GetName() != "" {
-		return nil, 0, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", req.GetName()))
+		return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no workload %q in this session", req.GetName()))
 	}
-	return list, own.uid, nil
+	return list, nil
 }
 
 // Suspend implements MarketService.
@@ -485,6 +526,9 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 	if err != nil {
 		return nil, err
 	}
+	if out, known := answered[*v1.SetBidResponse](&s.m.answers, a.uid, req); known {
+		return out, s.m.settled(ctx)
+	}
 	mem, err := s.meant(ctx, req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
@@ -494,7 +538,7 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 			fmt.Errorf("a workload bids at most the %v that it was started with; ask whoever started it", most))
 	}
 	old := s.m.lineOf(mem.id())
-	return mutate(ctx, s.m, mem.uid, req, func(l *loop) (*v1.SetBidResponse, error) {
+	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.SetBidResponse, error) {
 		if err := l.still(mem); err != nil {
 			return nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 )
 
@@ -126,7 +125,7 @@ func (m *Market) endMembers(s *session) {
 	m.loop.through(func() {
 		for _, mem := range living {
 			if m.loop.has(mem) {
-				m.loop.demon.Stop(mem.slot, apoptosis.Stopped)
+				m.loop.demon.Stop(mem.slot, mem.reason())
 			}
 		}
 	})

@@ -366,6 +366,9 @@ func (s service) Fund(ctx context.Context, req *v1.FundRequest) (*v1.FundRespons
 	if err != nil {
 		return nil, err
 	}
+	if out, known := answered[*v1.FundResponse](&s.m.answers, a.uid, req); known {
+		return out, s.m.settled(ctx)
+	}
 	to, err := s.holder(a, req.GetName())
 	if err != nil {
 		return nil, err
@@ -410,6 +413,9 @@ func (s service) Transfer(ctx context.Context, req *v1.TransferRequest) (*v1.Tra
 	}
 	if err != nil {
 		return nil, err
+	}
+	if out, known := answered[*v1.TransferResponse](&s.m.answers, a.uid, req); known {
+		return out, s.m.settled(ctx)
 	}
 	from, err := s.holder(a, req.GetFrom())
 	if err != nil {

@@ -57,8 +57,9 @@ const deepest = 8
 // Repair cleans up after markets whose maker is dead: it looks in every
 // mounted hierarchy for directories that carry Maxwell's mark of this boot and
 // this user, and whose lock is free, ends or thaws what is in them by the mode
-// on the mark, and removes them. Nothing else is touched.
-func Repair(roots host.Roots) ([]Action, error) {
+// on the mark, and removes them. Nothing else is touched, nor what is of a mode to
+// spare: a dead daemon's workloads have a watchdog, and may have a next daemon.
+func Repair(roots host.Roots, spare ...string) ([]Action, error) {
 	layout, err := host.Discover(roots)
 	if err != nil {
 		return nil, err
@@ -69,6 +70,9 @@ func Repair(roots host.Roots) ([]Action, error) {
 	}
 	var list []Action
 	for _, root := range search(layout) {
+		if mark, err := host.ReadMark(root.Dir); err == nil && slices.Contains(spare, mark.Mode) {
+			continue
+		}
 		list = append(list, repair(root, boot, os.Geteuid()))
 	}
 	return append(list, restoreGuests(writable(layout.V2), boot, os.Geteuid(), hostIsDead)...), nil

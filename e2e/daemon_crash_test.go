@@ -1,0 +1,569 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Commands of the crash test. What they print or leave is read by the test.
+const (
+	// A third of a core each: the daemon and its clients share the machine with them.
+	spinner = `while :; do i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; sleep 0.05; done`
+	forker  = `while :; do sh -c 'i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done' & sleep 0.1; wait; done`
+	briefer = `i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 7`
+	// earner says how much work it has reported.
+	earner = `n=0; while :; do echo "work 1 piece" >&$MAXWELL_REPORT; n=$((n+1)); echo $n >>"$0"; sleep 0.05; done`
+)
+
+// charge is a workload that was acknowledged, and what the test knows of it.
+type charge struct {
+	name    string
+	granted int64    // micro-$J; 0 = open
+	ends    []string // reasons with which it may end by itself
+	exit    int      // its exit code if it exits
+
+	funded int64   // acknowledged
+	maybe  []int64 // asked for; it ended before it was known
+	asked  bool    // it was told to stop
+	used   time.Duration
+}
+
+// week is a daemon's life with its workloads, kept by the test.
+type week struct {
+	*daemonLab
+	seed uint64
+
+	mu       sync.Mutex
+	charges  map[string]*charge
+	last     map[string]time.Duration // kernel's counter of each group when it was last seen
+	failures []string
+	started  int
+	changes  int
+	restarts int
+	long     bool // it was once away for longer than clients wait with an end
+	logs     string
+}
+
+func (w *week) failf(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.failures = append(w.failures, fmt.Sprintf(format, args...))
+}
+
+// take notes that a workload was acknowledged.
+func (w *week) take(c charge) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.charges[c.name] = &c
+	w.started++
+}
+
+// any is one of the workloads that keep accepts.
+func (w *week) any(rng *rand.Rand, keep func(*charge) bool) *charge {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var names []string
+	for name, c := range w.charges {
+		if keep(c) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	slices.Sort(names)
+	return w.charges[names[rng.IntN(len(names))]]
+}
+
+// begin starts a detached command and takes it when it was acknowledged.
+func (w *week) background(c charge, args ...string) {
+	r := w.tryRun(append([]string{"run", "-d", "--name", c.name}, args...)...)
+	if r.code != 0 || strings.TrimSpace(r.stdout) != c.name {
+		w.failf("run -d %s: %v", c.name, r)
+		return
+	}
+	w.take(c)
+}
+
+// tryRun is run for other goroutines than the test's: it fails nothing.
+func (w *week) tryRun(args ...string) (r result) {
+	cmd := w.command(args...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	r.stdout, r.stderr = out.String(), errs.String()
+	if err != nil {
+		r.code = max(1, cmd.ProcessState.ExitCode())
+	}
+	return r
+}
+
+// TestDaemonCrashes kills the daemon at random moments while more than twenty
+// workloads run, start and end, are funded, bid and stopped: no money is made or
+// lost, no processor time is charged twice or not at all, nobody is forgotten.
+func TestDaemonCrashes(t *testing.T) {
+	kills, most := 12, 40*time.Second
+	if os.Getenv("MAXWELL_LONG") != "" {
+		kills, most = 100, 30*time.Minute
+	}
+	s := newDaemonLab(t)
+	defer s.close()
+	w := &week{daemonLab: s, seed: rand.Uint64(), charges: map[string]*charge{}, last: map[string]time.Duration{}, logs: t.TempDir()}
+	t.Logf("seed %d", w.seed)
+	if text := os.Getenv("MAXWELL_CRASH_SEED"); text != "" {
+		seed, err := strconv.ParseUint(text, 10, 64)
+		must(t, err)
+		w.seed = seed
+	}
+	rng := rand.New(rand.NewPCG(w.seed, 0))
+	w.populate()
+	root := filepath.Dir(waitDirectory(t, "anchor"))
+
+	over, ended := make(chan struct{}), make(chan struct{})
+	var crew, eye sync.WaitGroup
+	defer eye.Wait()
+	defer close(ended)
+	eye.Go(func() { w.observeGroups(root, ended) })
+	for i := range 2 {
+		crew.Go(func() { w.churn(rand.New(rand.NewPCG(w.seed, uint64(i+1))), over) })
+	}
+	began, done, early := time.Now(), 0, 0
+	for ; done < kills && time.Since(began) < most; done++ {
+		// The moment is what is tried: any.
+		time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
+		w.kill()
+		away := time.Now()
+		w.restarts++
+		switch rng.IntN(8) {
+		case 0: // long enough for the watchdog to act
+			time.Sleep(2500 * time.Millisecond)
+		case 1, 2:
+			time.Sleep(time.Duration(rng.Int64N(int64(time.Second))))
+		}
+		if rng.IntN(4) == 0 { // and while it is coming
+			w.daemonLab.begin()
+			time.Sleep(time.Duration(rng.Int64N(int64(1500 * time.Millisecond))))
+			w.kill()
+			w.restarts++
+			done++
+			early++
+		}
+		w.start()
+		w.long = w.long || time.Since(away) > 8*time.Second
+		w.check()
+	}
+	close(over)
+	crew.Wait()
+	t.Logf("%d kills (%d while it started) in %v: %d workloads, %d changes", done, early, time.Since(began).Round(time.Second), w.started, w.changes)
+	w.atRest(root)
+}
+
+// observeGroups reads the kernel's counters until it is over: those of a group stay
+// for a moment after its last process.
+func (w *week) observeGroups(root string, over <-chan struct{}) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		}
+		dirs, _ := filepath.Glob(filepath.Join(root, "w-*"))
+		for _, dir := range dirs {
+			if u, err := usageOf(dir); err == nil {
+				w.mu.Lock()
+				w.last[strings.TrimPrefix(filepath.Base(dir), "w-")] = u
+				w.mu.Unlock()
+			}
+		}
+	}
+}
+
+// populate starts those that are there from the beginning.
+func (w *week) populate() {
+	w.t.Helper()
+	const J = 1_000_000
+	w.background(charge{name: "anchor"}, "--", "sh", "-c", sleeper)
+	for i := range 5 {
+		w.background(charge{name: fmt.Sprintf("sleep%d", i)}, "--", "sh", "-c", sleeper)
+	}
+	for i, bid := range []string{"1x", "3x", "8x"} {
+		w.background(charge{name: fmt.Sprintf("busy%d", i)}, "--bid", bid, "--", "sh", "-c", spinner)
+	}
+	w.background(charge{name: "rich", granted: 100_000 * J}, "--budget", "100k", "--bid", "auto", "--", "sh", "-c", spinner)
+	for i := range 2 {
+		w.background(charge{name: fmt.Sprintf("fork%d", i)}, "--", "sh", "-c", forker)
+		w.background(charge{name: fmt.Sprintf("pause%d", i), granted: 40 * J}, "--budget", "40", "--cores", "1", "--bid", "6x", "--when-broke", "pause", "--", "sh", "-c", spinner)
+		w.background(charge{name: fmt.Sprintf("broke%d", i), granted: 40 * J, ends: []string{"insolvent"}},
+			"--budget", "40", "--cores", "1", "--bid", "6x", "--grace", "1500ms", "--", "sh", "-c", spinner)
+		w.background(charge{name: fmt.Sprintf("cap%d", i), ends: []string{"cap:cpu"}}, "--bid", "4x", "--max-cpu", "2s", "--", "sh", "-c", spinner)
+	}
+	// Two clients in the foreground.
+	w.watch("run", "--name", "front", "--", "sh", "-c", spinner)
+	w.take(charge{name: "front"})
+	fleet := "workloads:\n"
+	for i := range 3 {
+		name := fmt.Sprintf("earn%d", i)
+		fleet += fmt.Sprintf("  %s: {command: [sh, -c, %q, %q], budget: 200, income: {per: piece, amount: 0.5}}\n", name, earner, filepath.Join(w.logs, name))
+		w.take(charge{name: name, granted: 200 * J})
+	}
+	fleet += fmt.Sprintf("  nap: {command: [sh, -c, %q]}\n", sleeper)
+	w.take(charge{name: "nap"})
+	w.watch("up", writeFleet(w.t, fleet))
+	for _, name := range []string{"front", "earn0", "earn1", "earn2", "nap"} {
+		waitDirectory(w.t, name)
+	}
+	w.report()
+}
+
+// watch is lab.watch with the environment of the service.
+func (w *week) watch(args ...string) *watched {
+	cmd := w.command(args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.Dir = "/"
+	return w.observe(cmd)
+}
+
+// report fails the test for what went wrong on other goroutines.
+func (w *week) report() {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.failures {
+		w.t.Error(f)
+	}
+	if len(w.failures) > 0 {
+		w.t.FailNow()
+	}
+}
+
+// churn changes the market until it is over.
+func (w *week) churn(rng *rand.Rand, over <-chan struct{}) {
+	for n := 0; ; n++ {
+		select {
+		case <-over:
+			return
+		default:
+		}
+		switch rng.IntN(10) {
+		case 0, 1:
+			w.rebid(rng)
+		case 2, 3, 4:
+			w.fund(rng)
+		case 5, 6:
+			c := charge{name: fmt.Sprintf("brief-%d-%d", rng.Uint32(), n), ends: []string{"exited"}, exit: 7}
+			w.background(c, "--", "sh", "-c", briefer)
+		case 7:
+			c := charge{name: fmt.Sprintf("poor-%d-%d", rng.Uint32(), n), granted: 40_000_000, ends: []string{"insolvent"}}
+			w.background(c, "--budget", "40", "--grace", "500ms", "--cores", "1", "--bid", "6x", "--", "sh", "-c", spinner)
+		case 8:
+			w.halt(rng)
+		case 9:
+			name := fmt.Sprintf("fore-%d-%d", rng.Uint32(), n)
+			if r := w.tryRun("run", "-q", "--name", name, "--", "sh", "-c", briefer); r.code != 7 {
+				w.failf("run %s: %v", name, r)
+			}
+			w.take(charge{name: name, ends: []string{"exited"}, exit: 7})
+		}
+		w.mu.Lock()
+		w.changes++
+		w.mu.Unlock()
+	}
+}
+
+func (w *week) rebid(rng *rand.Rand) {
+	c := w.any(rng, func(c *charge) bool { return strings.HasPrefix(c.name, "busy") || strings.HasPrefix(c.name, "fork") })
+	if _, err := w.definite("SetBid", bidRequest{c.name, 1000 + rng.Int64N(8000), newID()}, nil); err != nil {
+		w.failf("bid of %s: %v", c.name, err)
+	}
+}
+
+func (w *week) fund(rng *rand.Rand) {
+	c := w.any(rng, func(c *charge) bool { return c.granted > 0 && !c.asked })
+	amount := 1 + rng.Int64N(3_000_000)
+	in := fundRequest{c.name, amount, newID()}
+	for range 1 + rng.IntN(2) { // and perhaps once more than needed
+		unsure, err := w.definite("Fund", in, nil)
+		w.mu.Lock()
+		no, answered := errors.AsType[*refusal](err)
+		switch {
+		case err == nil:
+			w.mu.Unlock()
+			continue
+		case !answered || no.Code != "not_found" && no.Code != "invalid_argument":
+			w.failures = append(w.failures, fmt.Sprintf("fund %s: %v", c.name, err))
+		case unsure:
+			c.maybe = append(c.maybe, amount)
+		}
+		w.mu.Unlock()
+		return
+	}
+	w.mu.Lock()
+	c.funded += amount
+	w.mu.Unlock()
+}
+
+// halt stops one of those that come and go.
+func (w *week) halt(rng *rand.Rand) {
+	c := w.any(rng, func(c *charge) bool { return strings.HasPrefix(c.name, "poor") && !c.asked })
+	if c == nil {
+		return
+	}
+	w.mu.Lock()
+	c.asked = true
+	w.mu.Unlock()
+	_, err := w.definite("Stop", stopRequest{Name: c.name, Now: rng.IntN(2) == 0, ID: newID()}, nil)
+	if no, ok := errors.AsType[*refusal](err); err != nil && (!ok || no.Code != "not_found") {
+		w.failf("stop %s: %v", c.name, err)
+	}
+}
+
+// check holds what must be true at any moment, with a market that has just come
+// back.
+func (w *week) check() {
+	w.t.Helper()
+	w.report()
+	w.verify(w.journal())
+	w.mu.Lock()
+	known := make(map[string]*charge, len(w.charges))
+	for name, c := range w.charges {
+		known[name] = c
+	}
+	w.mu.Unlock()
+	before := make(map[string]time.Duration)
+	for name := range known {
+		if dir := directory(name); dir != "" {
+			if u, err := usageOf(dir); err == nil {
+				before[name] = u
+			}
+		}
+	}
+	w.renew()
+	snap := w.snapshot(true)
+	if snap.Ledger.Sum != 0 {
+		w.t.Errorf("the books add up to %d", snap.Ledger.Sum)
+	}
+	found := make(map[string]purse)
+	for _, p := range snap.Workloads {
+		p.whole(w.t)
+		found[p.Name] = p
+	}
+	for name, c := range known {
+		p, ok := found[name]
+		if !ok {
+			w.t.Errorf("%s was acknowledged and is forgotten", name)
+			continue
+		}
+		w.mu.Lock()
+		c.used = max(c.used, before[name])
+		asked := c.asked
+		w.mu.Unlock()
+		if p.State == "dead" {
+			w.ended(c, &p, asked)
+			continue
+		}
+		w.bounds(&p, before[name])
+	}
+	w.stopOnFailure()
+}
+
+func (w *week) stopOnFailure() {
+	w.t.Helper()
+	if w.t.Failed() {
+		w.t.FailNow()
+	}
+}
+
+// ended checks how a workload ended.
+func (w *week) ended(c *charge, p *purse, asked bool) {
+	w.t.Helper()
+	if w.long && p.Reason == "lost" && slices.Contains(c.ends, "exited") {
+		return // its client has waited for 10 s and left
+	}
+	if !slices.Contains(c.ends, p.Reason) && !(asked && p.Reason == "stopped") {
+		w.t.Errorf("%s ended: %s (exit %d), want %v", c.name, p.Reason, p.Exit, c.ends)
+	}
+	if p.Reason == "exited" && p.Exit != c.exit {
+		w.t.Errorf("%s exited with %d, want %d", c.name, p.Exit, c.exit)
+	}
+	if time.Duration(p.CPU) < c.used-w.rounding() {
+		w.t.Errorf("%s was charged %v, the kernel had counted %v", c.name, time.Duration(p.CPU), c.used)
+	}
+}
+
+// rounding is what a counter of microseconds can be off by for each start of the
+// daemon: it reads it once.
+func (w *week) rounding() time.Duration { return time.Duration(w.restarts+2) * time.Microsecond }
+
+// unsettled is how much a running workload may have used that the newest statement
+// does not have yet: its two cores, for an epoch and a statement's age, on a machine
+// that is full.
+const unsettled = 2 * 500 * time.Millisecond
+
+// bounds compares what a running workload was charged with the kernel's counter
+// before and after.
+func (w *week) bounds(p *purse, before time.Duration) {
+	w.t.Helper()
+	dir := directory(p.Name)
+	after, err := usageOf(dir)
+	if dir == "" || err != nil || before == 0 {
+		return
+	}
+	charged := time.Duration(p.CPU)
+	if charged > after+w.rounding() || charged < before-unsettled {
+		w.t.Errorf("%s was charged %v, the kernel counted %v to %v", p.Name, charged, before, after)
+	}
+}
+
+// usageOf is usage of a group that may go.
+func usageOf(dir string) (time.Duration, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cpu.stat"))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), "usage_usec ")
+	us, err := strconv.ParseInt(strings.Fields(rest + " x")[0], 10, 64)
+	return time.Duration(us) * time.Microsecond, err
+}
+
+// atRest stops every process where it is, so that nothing is used any more, and
+// compares to the unit; then ends all, and compares the sum of all receipts with
+// what the kernel counted for the whole market.
+func (w *week) atRest(root string) {
+	w.t.Helper()
+	w.report()
+	w.waitFor("those that come and go to end", func() bool {
+		for _, p := range w.snapshot(false).Workloads {
+			if strings.HasPrefix(p.Name, "brief") || strings.HasPrefix(p.Name, "fore") {
+				return false
+			}
+		}
+		return true
+	})
+	dirs := make(map[string]string)
+	for _, p := range w.snapshot(false).Workloads {
+		if dir := directory(p.Name); dir != "" {
+			dirs[p.Name] = dir
+			w.halted(dir)
+		}
+	}
+	used := make(map[string]time.Duration)
+	for name, dir := range dirs {
+		used[name] = settled(w.t, dir)
+	}
+	w.renew()
+	snap := w.snapshot(true)
+	w.t.Logf("%d alive, %d dead at the end", len(dirs), len(snap.Workloads)-len(dirs))
+	readopted := 0
+	for _, p := range snap.Workloads {
+		p.whole(w.t)
+		if p.Readopted > 0 {
+			readopted++
+		}
+		if u, alive := used[p.Name]; alive && p.State != "dead" && abs(time.Duration(p.CPU)-u) > w.rounding() {
+			w.t.Errorf("%s was charged %v, the kernel counted %v", p.Name, time.Duration(p.CPU), u)
+		}
+		w.budget(&p)
+	}
+	if readopted == 0 {
+		w.t.Error("nothing was readopted: this test tests nothing")
+	}
+	w.earned(snap.Workloads)
+	w.check()
+	w.endAll()
+	total := settled(w.t, root)
+	sum := time.Duration(0)
+	list := w.snapshot(true).Workloads
+	for _, p := range list {
+		sum += time.Duration(p.CPU)
+		w.mu.Lock()
+		if last := w.last[p.Name]; time.Duration(p.CPU) < last-w.rounding() {
+			w.t.Errorf("%s was charged %v, the kernel counted %v: %+v", p.Name, time.Duration(p.CPU), last, p)
+		}
+		w.mu.Unlock()
+	}
+	w.t.Logf("charged %v in %d receipts, the kernel counted %v", sum, len(list), total)
+	// Below the same root each daemon tries its meter on children of its own: 7 ms.
+	if most := time.Duration(w.restarts+1) * 30 * time.Millisecond; sum > total+time.Duration(len(list))*w.rounding() || sum < total-most {
+		w.t.Errorf("all receipts charge %v, the kernel counted %v", sum, total)
+	}
+	if v := w.verify(w.journal()); v.Sum != 0 {
+		w.t.Errorf("the journal adds up to %d", v.Sum)
+	}
+}
+
+// halted stops all processes of a group, those that are being made too.
+func (w *week) halted(dir string) {
+	w.t.Helper()
+	w.waitFor(dir+" to stand still", func() bool {
+		text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		still := true
+		for _, field := range strings.Fields(string(text)) {
+			pid, _ := strconv.Atoi(field)
+			if state := stateOf(pid); !strings.Contains("TDZ", state) {
+				still = false
+				_ = syscall.Kill(pid, syscall.SIGSTOP)
+			}
+		}
+		return still || frozen(dir)
+	})
+}
+
+// frozen reports whether a group stands still because the market stopped it.
+func frozen(dir string) bool {
+	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	return strings.Contains(string(text), "frozen 1")
+}
+
+// budget checks that a wallet was given what was acknowledged, once.
+func (w *week) budget(p *purse) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.charges[p.Name]
+	if c == nil || c.granted == 0 {
+		return
+	}
+	possible := []int64{c.granted + c.funded}
+	for _, amount := range c.maybe {
+		for _, sum := range slices.Clone(possible) {
+			possible = append(possible, sum+amount)
+		}
+	}
+	if !slices.Contains(possible, p.Budget) {
+		w.t.Errorf("%s has a budget of %d, was given %d and funded %d (unsure: %v)", p.Name, p.Budget, c.granted, c.funded, c.maybe)
+	}
+}
+
+// earned checks that what was reported was paid, once.
+func (w *week) earned(list []purse) {
+	w.t.Helper()
+	for _, p := range list {
+		if !strings.HasPrefix(p.Name, "earn") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(w.logs, p.Name))
+		must(w.t, err)
+		said := int64(strings.Count(string(text), "\n"))
+		// It is stopped anywhere between its report and its note of it.
+		if p.Work < said || p.Work > said+1 {
+			w.t.Errorf("%s reported %d pieces, %d were counted", p.Name, said, p.Work)
+		}
+		if want := p.Work * 500_000; p.Income != want {
+			w.t.Errorf("%s earned %d for %d pieces, want %d", p.Name, p.Income, p.Work, want)
+		}
+	}
+}
+
+func abs(d time.Duration) time.Duration { return max(d, -d) }
