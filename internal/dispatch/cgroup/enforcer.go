@@ -267,7 +267,7 @@ func (e *Enforcer) seat(g *Group) {
 		e.groups = append(e.groups, nil)
 	}
 	e.groups[g.slot] = g
-	if g.guest != observed { // whose use is no delivery of ours
+	if !g.isObserved() { // whose use is no delivery of ours
 		e.balance.open(g.slot)
 	}
 }

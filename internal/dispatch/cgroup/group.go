@@ -29,14 +29,13 @@ func (a actuator) file(name string) string { return filepath.Join(a.dir, name) }
 
 // Group is the directories of one workload, one in each hierarchy.
 type Group struct {
-	market *Enforcer
-	slot   int
-	name   string
-	limits dispatch.Limits
-	guest  guestKind
-	found  original // of a governed guest
-	dirs   []string // in the order of the market's places
-	ref    host.CgroupRef
+	market  *Enforcer
+	slot    int
+	name    string
+	limits  dispatch.Limits
+	foreign bool     // a guest: others made it
+	dirs    []string // in the order of the market's places
+	ref     host.CgroupRef
 
 	unified                    string // cgroup2 directory; empty on a v1-only machine
 	cpu, memory, pids, freezer actuator
@@ -46,6 +45,8 @@ type Group struct {
 	rest     []string   // directories that are still to go, under removing
 
 	mu      sync.Mutex // guards what follows; the market's is never taken under it
+	guest   guestKind
+	found   original // of a governed guest
 	closed  bool
 	left    bool       // it lives on without this daemon
 	weight  *host.Knob // cpu.weight or cpu.shares, written each epoch
@@ -179,6 +180,9 @@ func (g *Group) weighLocked(t target) error {
 		return nil
 	}
 	if t.idle != g.idle {
+		if err := g.same(); err != nil {
+			return err
+		}
 		// Rare: a loser's last tier. The file is not kept open.
 		word := "0"
 		if t.idle {
@@ -221,7 +225,7 @@ func (g *Group) Lane(on bool) error {
 			q = lane
 		}
 	}
-	if g.guest == notGuest { // a guest's quota is its owner's
+	if !g.foreign { // a guest's quota is its owner's
 		if err := writeQuota(g.cpu.dir, g.cpu.v2, q); err != nil {
 			return err
 		}
@@ -236,8 +240,11 @@ func (g *Group) Signal(sig syscall.Signal) error {
 	if g.gone() {
 		return dispatch.ErrClosed
 	}
-	if g.guest == observed {
+	if g.isObserved() {
 		return nil
+	}
+	if g.same() != nil {
+		return dispatch.ErrClosed
 	}
 	dir := g.roster()
 	pids, err := members(dir)
@@ -267,13 +274,16 @@ func (g *Group) roster() string {
 // repeat it if the tree is still populated an epoch later.
 func (g *Group) Kill() error {
 	g.mu.Lock()
-	closed := g.closed
+	closed, idle := g.closed, g.guest == observed
 	g.mu.Unlock()
 	if closed {
 		return dispatch.ErrClosed
 	}
-	if g.guest == observed {
+	if idle {
 		return nil
+	}
+	if g.same() != nil {
+		return dispatch.ErrClosed // whoever is there now is nobody's guest
 	}
 	return killTree(g.roster(), g.unified != "")
 }
@@ -282,6 +292,9 @@ func (g *Group) Kill() error {
 func (g *Group) Populated() (bool, error) {
 	if g.gone() {
 		return false, dispatch.ErrClosed
+	}
+	if err := g.same(); err != nil {
+		return false, err
 	}
 	if g.unified != "" {
 		return event(g.unified, "populated")
@@ -337,7 +350,7 @@ func (g *Group) Counters() (dispatch.Counters, error) {
 		c.Processes = number(g.pids.file("pids.current"), "", 1)
 		c.PidsRefused = uint64(number(g.pids.file("pids.events"), "max", 1))
 	}
-	if _, err := os.Stat(g.roster()); err != nil {
+	if _, err := os.Stat(g.roster()); err != nil || g.same() != nil {
 		return c, dispatch.ErrClosed
 	}
 	return c, errors.Join(errs...)
@@ -392,7 +405,7 @@ const removePatience = 100 * time.Millisecond
 // the cgroup2 directory but are still in a v1 one were started by us and are
 // ended. A guest is given back what it had and forgotten, and lives on.
 func (g *Group) Remove() error {
-	if g.guest != notGuest {
+	if g.foreign {
 		return g.dismiss()
 	}
 	populated, err := g.Populated()
@@ -448,7 +461,7 @@ func (g *Group) Settle(patience time.Duration) error {
 	if err := g.Freeze(); err != nil {
 		return err
 	}
-	if g.guest == observed {
+	if g.isObserved() {
 		return fmt.Errorf("settle %s: %w: it is only observed", g.name, dispatch.ErrRunning)
 	}
 	still := false

@@ -143,7 +143,7 @@ func (e *Enforcer) Attach(slot int, dir string, observe bool) (dispatch.Group, e
 	if err := e.Admit(1); err != nil {
 		return nil, err
 	}
-	g := &Group{market: e, slot: slot, name: dir, unified: dir, guest: observed}
+	g := &Group{market: e, slot: slot, name: dir, unified: dir, foreign: true, guest: observed}
 	g.memory, g.pids = actuator{dir: dir, v2: true}, actuator{dir: dir, v2: true}
 	if !observe {
 		g.guest, g.cpu = governed, actuator{dir: dir, v2: true}
@@ -151,7 +151,11 @@ func (e *Enforcer) Attach(slot int, dir string, observe bool) (dispatch.Group, e
 	if err := e.invite(g); err != nil {
 		return nil, err
 	}
-	if err := g.receive(); err != nil {
+	err := g.identify()
+	if err == nil {
+		err = g.receive()
+	}
+	if err != nil {
 		e.mu.Lock()
 		delete(e.names, dir)
 		e.mu.Unlock()
@@ -227,10 +231,11 @@ func (e *Enforcer) invite(g *Group) error {
 	return nil
 }
 
-// receive reads what a guest is, and notes it on a governed one.
+// receive reads what a guest is, and notes it on a governed one. What an earlier
+// daemon changed of one that is only observed now is given back.
 func (g *Group) receive() error {
-	if err := g.identify(); err != nil || g.guest == observed {
-		return err
+	if g.guest == observed {
+		return g.forgo()
 	}
 	now, err := look(g.unified)
 	if err != nil {
@@ -240,7 +245,7 @@ func (g *Group) receive() error {
 	g.found, g.idle = now, now.idle
 	if old, known := remembered(g.unified); known && old.boot == now.boot {
 		// A dead daemon's guest. What it was before is on it, not in it.
-		if locked, err := host.Locked(old.root); old.root != now.root && err == nil && locked {
+		if g.anothers(old) {
 			return &GuestError{Dir: g.unified, Why: Taken}
 		}
 		if now.frozen && !old.frozen {
@@ -261,6 +266,101 @@ func (g *Group) receive() error {
 		return &GuestError{Dir: g.unified, Why: NoMemory}
 	}
 	return nil
+}
+
+// forgo gives back what a dead daemon changed of a group that is only observed.
+func (g *Group) forgo() error {
+	old, known := remembered(g.unified)
+	if !known || old.boot != g.market.boot {
+		return nil
+	}
+	if g.anothers(old) {
+		return &GuestError{Dir: g.unified, Why: Taken}
+	}
+	return restore(g.unified, old)
+}
+
+// anothers reports whether a note is of another daemon that lives.
+func (g *Group) anothers(o original) bool {
+	locked, err := host.Locked(o.root)
+	return o.root != g.market.roots[0].Dir && err == nil && locked
+}
+
+// same tells a guest from a group that was made in its place when it was gone: a
+// container that was started again has the path of the one before.
+func (g *Group) same() error {
+	if !g.foreign {
+		return nil
+	}
+	id, err := host.CgroupID(g.unified)
+	if err == nil && id != g.ref.ID {
+		err = fmt.Errorf("guest %s: %w: another group has its name", g.unified, unix.ENOENT)
+	}
+	return err
+}
+
+// isObserved reports whether nothing is to be done to the group.
+func (g *Group) isObserved() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.guest == observed
+}
+
+// Govern makes a governed guest of one that was only observed, or gives it back
+// what it had and only observes it from here on.
+func (g *Group) Govern(on bool) error {
+	if !g.foreign {
+		return fmt.Errorf("govern %s: %w", g.name, errGuest)
+	}
+	if err := g.govern(on); err != nil {
+		return err
+	}
+	e := g.market
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.closed || e.groups[g.slot] != g: // it has just been let go
+	case on:
+		e.balance.open(g.slot)
+	default:
+		e.balance.close(g.slot)
+	}
+	return nil
+}
+
+func (g *Group) govern(on bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.closed:
+		return dispatch.ErrClosed
+	case on == (g.guest == governed):
+		return nil
+	}
+	if err := g.same(); err != nil {
+		return err
+	}
+	if on {
+		g.guest, g.cpu = governed, actuator{dir: g.unified, v2: true}
+		err := g.receive()
+		if err != nil {
+			err = errors.Join(err, g.standDownLocked())
+		}
+		return err
+	}
+	err := g.releaseGuestLocked()
+	if err != nil {
+		return err // the note stays: it is governed still
+	}
+	return g.standDownLocked()
+}
+
+// standDownLocked makes an observed guest of a governed one.
+func (g *Group) standDownLocked() error {
+	err := g.closeKnobs()
+	g.guest, g.cpu, g.found = observed, actuator{}, original{}
+	g.weight, g.stop, g.written, g.held, g.idle, g.lane = nil, nil, 0, 0, false, false
+	return err
 }
 
 // look reads what of a directory can be changed.
@@ -306,7 +406,7 @@ func restore(dir string, o original) error {
 
 // releaseGuestLocked gives a guest back.
 func (g *Group) releaseGuestLocked() error {
-	if g.guest != governed {
+	if g.guest != governed || host.Gone(g.same()) {
 		return nil
 	}
 	return restore(g.unified, g.found)

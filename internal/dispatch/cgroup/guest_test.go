@@ -3,6 +3,7 @@ package cgroup
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -402,6 +403,116 @@ func TestWatchdogGivesGuestsBack(t *testing.T) {
 					t.Errorf("%s was %q and is %q", name, before[name], after[name])
 				}
 			}
+		})
+	}
+}
+
+func TestAGuestIsSwitched(t *testing.T) {
+	e := machine(t, 0)
+	dir, p := stranger(t, e, hog...)
+	before := contents(t, dir)
+	same := func(when string) {
+		t.Helper()
+		if after := contents(t, dir); !maps.Equal(before, after) {
+			t.Errorf("%s: %v, was %v", when, after, before)
+		}
+	}
+	g := attached(t, e, 0, dir, true)
+	for range 2 { // and again: nothing is left of the first time
+		if err := errors.Join(g.Govern(true), g.Govern(true), g.Freeze()); err != nil {
+			t.Fatal(err)
+		}
+		if _, is := remembered(dir); !is || !until(20*time.Second, func() bool { return frozen(t, g) }) {
+			t.Errorf("not governed: remembered %v", is)
+		}
+		if err := e.Apply(testEpoch, []dispatch.Share{{Slot: 0, Class: uint8(market.Loser), Tier: 2}}); err != nil {
+			t.Error(err)
+		}
+		if err := errors.Join(g.Govern(false), g.Govern(false)); err != nil {
+			t.Fatal(err)
+		}
+		same("observed again")
+		if !until(20*time.Second, func() bool { return stateOf(t, p.Pid) == 'R' }) {
+			t.Error("it does not run again")
+		}
+		everything(t, e, g)
+		same("asked to do everything")
+	}
+	if err := g.Remove(); err != nil {
+		t.Error(err)
+	}
+	if err := g.Govern(true); !errors.Is(err, dispatch.ErrClosed) {
+		t.Errorf("governed after its end: %v", err)
+	}
+}
+
+// What a dead daemon did to a guest is given back by the next one, which was told
+// only to observe it.
+func TestAnObservedGuestOfADeadMarketIsGivenBack(t *testing.T) {
+	e := machine(t, 0)
+	dir, p := stranger(t, e, hog...)
+	before := contents(t, dir)
+	g := attached(t, e, 0, dir, false)
+	if err := g.Settle(20 * time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := machine(t, 0).Attach(0, dir, true); !refusedAs(err, Taken) {
+		t.Errorf("observed by another market than governs it: %v", err)
+	}
+	e.mu.Lock()
+	delete(e.names, dir) // as in a daemon that has not attached it yet
+	e.groups[0] = nil
+	e.mu.Unlock()
+	attached(t, e, 0, dir, true)
+	if after := contents(t, dir); !maps.Equal(before, after) {
+		t.Errorf("%v, was %v", after, before)
+	}
+	if !until(20*time.Second, func() bool { return stateOf(t, p.Pid) == 'R' }) {
+		t.Error("it does not run again")
+	}
+}
+
+// A group that is made where a guest was is not the guest: nothing is done to it.
+func TestAGroupThatTookAGuestsPlaceIsNone(t *testing.T) {
+	for name, observe := range map[string]bool{"governed": false, "observed": true} {
+		t.Run(name, func(t *testing.T) {
+			e := machine(t, 0)
+			dir, p := stranger(t, e, "sleep", "60")
+			g := attached(t, e, 0, dir, observe)
+			if err := p.Signal(syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			finish(t, p)
+			if err := removeTree(dir, sweepPatience); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			q, err := launch.Start(launch.Spec{Args: []string{"sleep", "60"}}, dispatch.Placement{Cgroup: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = q.Signal(syscall.SIGKILL); _, _ = q.Wait() })
+			before := contents(t, dir)
+			if populated, err := g.Populated(); populated || !host.Gone(err) {
+				t.Errorf("populated %v, %v", populated, err)
+			}
+			if _, err := g.Counters(); !errors.Is(err, dispatch.ErrClosed) {
+				t.Errorf("counters: %v", err)
+			}
+			_ = errors.Join(g.Signal(syscall.SIGTERM), g.Kill(), g.Freeze(), g.Govern(!g.isObserved()))
+			if err := g.Remove(); err != nil {
+				t.Error(err)
+			}
+			if after := contents(t, dir); !maps.Equal(before, after) {
+				t.Errorf("%v, was %v", after, before)
+			}
+			// A process that was sent SIGTERM would not stop any more.
+			if err := q.Signal(syscall.SIGSTOP); err != nil || !until(10*time.Second, func() bool { return stateOf(t, q.Pid) == 'T' }) {
+				t.Errorf("a stranger was ended: state %c, %v", stateOf(t, q.Pid), err)
+			}
+			attached(t, e, 0, dir, true)
 		})
 	}
 }
