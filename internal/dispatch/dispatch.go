@@ -124,6 +124,14 @@ type Lasting interface {
 	Settle(patience time.Duration) error
 }
 
+// Guest is a group that others made.
+type Guest interface {
+	Lasting
+	// Govern changes whether the group is governed or only observed; what was
+	// changed of it is given back before it is only observed.
+	Govern(on bool) error
+}
+
 // Keeper is a rung whose workloads can outlive the daemon.
 type Keeper interface {
 	Enforcer

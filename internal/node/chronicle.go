@@ -485,7 +485,7 @@ func (m *Market) explain(a actor, mem *member) (*v1.ExplainResponse, bool) {
 	if !a.fresh() { // what others bid is theirs: told as coarsely as it is of use
 		needed = coarse(needed)
 	}
-	if mem.observed {
+	if line.Enforce != demon.EnforceOn {
 		x.Verdict = demon.VerdictObserved
 	}
 	return &v1.ExplainResponse{

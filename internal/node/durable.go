@@ -35,6 +35,8 @@ const (
 	ofEvent    = "event"    // by time
 	ofRequest  = "request"  // a change that was acknowledged, by user and request id
 	ofNode     = "node"     // the boot during which it was written
+	ofReleased = "released" // a group that no rule takes again, by its directory
+	ofCeiling  = "ceiling"  // the most that is done to anybody; none = all
 )
 
 // How long a daemon remembers what is not money, and the least it keeps.
@@ -61,17 +63,20 @@ func (m message) UnmarshalJSON(b []byte) error {
 // kept is a living workload in the journal: what the demon needs to go on with it,
 // and what the node knows beside that.
 type kept struct {
-	Saved     demon.Saved   `json:"saved"`
-	Client    string        `json:"client"`
-	Session   string        `json:"session"`
-	Admitted  time.Time     `json:"admitted"`
-	Asked     message       `json:"asked"`               // *v1.AdmitRequest
-	Directory string        `json:"directory,omitempty"` // of its group; empty: it has none yet
-	Guest     string        `json:"guest,omitempty"`     // the directory of a group that others made
-	Base      unit.CoreTime `json:"base_ns,omitempty"`   // of a guest: what it had used before
-	Exited    bool          `json:"exited"`
-	Exit      int32         `json:"exit"`
-	Batch     uint64        `json:"batch"`
+	Saved     demon.Saved      `json:"saved"`
+	Client    string           `json:"client"`
+	Session   string           `json:"session"`
+	Admitted  time.Time        `json:"admitted"`
+	Asked     message          `json:"asked"`               // *v1.AdmitRequest
+	Directory string           `json:"directory,omitempty"` // of its group; empty: it has none yet
+	Guest     string           `json:"guest,omitempty"`     // the directory of a group that others made
+	GroupID   uint64           `json:"group_id,omitempty"`  // of that group; 0 = not known
+	Base      unit.CoreTime    `json:"base_ns,omitempty"`   // of a guest: what it had used before
+	Mode      demon.Enforce    `json:"mode"`                // but for the market's ceiling
+	Ruled     *demon.Admission `json:"ruled,omitempty"`     // what its rule said last
+	Exited    bool             `json:"exited"`
+	Exit      int32            `json:"exit"`
+	Batch     uint64           `json:"batch"`
 }
 
 func (k *kept) encode() ([]byte, error) { return json.Marshal(k) }
@@ -121,7 +126,7 @@ func (l *loop) noteOf(s *demon.Saved) (note, bool) {
 	}
 	k := &kept{
 		Saved: *s, Client: mem.client, Session: mem.session.token, Admitted: mem.admitted,
-		Asked: message{mem.asked}, Guest: mem.guest, Base: mem.base, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.savedBatch,
+		Asked: message{mem.asked}, Guest: mem.guest, GroupID: mem.guestID, Base: mem.base, Mode: mem.mode, Ruled: mem.ruled, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.savedBatch,
 	}
 	if d, ok := mem.group.(directory); ok && mem.guest == "" {
 		k.Directory = d.Directory()
@@ -280,8 +285,11 @@ func orElse(d, otherwise time.Duration) time.Duration {
 type past struct {
 	keeper *keeper
 	alive  []alive
-	boot   bool   // it was written since this machine was started
-	dirs   string // name of its directories; empty = none since then
+	gone   map[string]uint64 // groups that were let go, by directory
+	stale  []string          // such groups of before this machine was started
+	most   demon.Enforce     // the ceiling
+	boot   bool              // it was written since this machine was started
+	dirs   string            // name of its directories; empty = none since then
 }
 
 // root is the name of the directories to go on in; empty = none.
@@ -296,8 +304,10 @@ func (p *past) root() string {
 type alive struct {
 	kept
 
-	uid uint32
-	key string
+	uid     uint32
+	key     string
+	run     unit.CoreTime // what it used, if counted
+	counted bool
 }
 
 // recall opens a daemon's journal and reads what it goes on from.
@@ -337,7 +347,7 @@ func (p *past) read(boot string) error {
 		}
 		p.alive = append(p.alive, a)
 	}
-	return nil
+	return p.readModes()
 }
 
 // entries are the books, from the first record of the file. What cannot be read ends
@@ -371,6 +381,7 @@ func (m *Market) resume(p *past, boot string) error {
 	if err := m.reopenWallets(p); err != nil {
 		return err
 	}
+	m.released, m.ceiling = p.gone, p.most
 	var lost []alive
 	for _, a := range p.alive {
 		if a.Saved.Dead() {
@@ -386,13 +397,16 @@ func (m *Market) resume(p *past, boot string) error {
 		}
 	}
 	for _, a := range lost {
-		if err := m.buryLost(m.memberOf(&a), &a, 0, false); err != nil {
+		if err := m.buryLost(m.memberOf(&a), &a, a.run, a.counted); err != nil {
 			return err
 		}
 	}
 	m.discard()
 	if err := m.reread(p); err != nil {
 		return err
+	}
+	for _, dir := range p.stale {
+		m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofReleased, Key: dir}})
 	}
 	m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofNode, Key: ofNode}, wall: time.Now(), body: &era{Boot: boot, Root: m.rootName()}})
 	m.loop.record()
@@ -427,6 +441,7 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 			return err
 		}
 	} else {
+		m.recast(mem, a)
 		group, err := e.Adopt(int(mem.slot), a.Directory, mem.limits)
 		if errors.Is(err, fs.ErrNotExist) {
 			return errNoGroup
@@ -569,6 +584,7 @@ func (m *Market) abandon(mem *member) error {
 func (m *Market) memberOf(a *alive) *member {
 	asked := a.Asked.Message.(*v1.AdmitRequest)
 	return &member{
+		guest: a.Guest, guestID: a.GroupID, base: a.Base, mode: a.Mode, ruled: a.Ruled, started: a.Saved.Started,
 		slot: int32(len(m.loop.members)), name: a.Saved.Terms.Name, serial: a.Saved.ID, uid: a.uid, client: a.Client, admitted: a.Admitted,
 		asked: asked, session: m.sessionOf(a.Session, a.Client, a.uid), buried: make(chan struct{}),
 		hasExit: a.Exited, childExit: a.Exit, batch: a.Batch, savedBatch: a.Batch,
@@ -603,6 +619,7 @@ func (m *Market) buryLost(mem *member, a *alive, run unit.CoreTime, hasRun bool)
 	}
 	mem.final = line
 	mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
+	mem.hasExit = mem.hasExit || mem.guest != "" && hasRun // nobody could tell more of it
 	close(mem.buried)
 	mem.session.lost(mem)
 	m.chronicle.buried(mem)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -26,6 +27,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -42,11 +44,13 @@ const (
 	surveyMost = 20_000
 	// guestEvery is how often a guest is asked whether somebody is still in it.
 	guestEvery = unit.Instant(500 * time.Millisecond)
+	// byRule is the client of what no person attached.
+	byRule = "rule"
 )
 
 // openGuests is the session of workloads that have no client.
 func openGuests() *session {
-	s := newSession("", "rule", 0)
+	s := newSession("", byRule, 0)
 	s.joined = true
 	return s
 }
@@ -70,6 +74,7 @@ func (m *Market) survey() {
 	if m.unified.Mount == "" {
 		return
 	}
+	m.forgetReleased()
 	left := surveyMost
 	m.surveyBelow(m.unified.Mount, "", surveyDeep, &left)
 }
@@ -121,15 +126,51 @@ func populated(dir string) bool {
 // while it is there.
 func (m *Market) wasReleased(dir string) bool {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.released) > 1000 {
-		for dir := range m.released {
-			if _, err := os.Stat(dir); err != nil {
-				delete(m.released, dir)
-			}
+	released, is := m.released[dir]
+	m.mu.Unlock()
+	if !is {
+		return false
+	}
+	id, err := host.CgroupID(dir)
+	return err == nil && id == released
+}
+
+// forgetReleased forgets the groups that were let go and are gone.
+func (m *Market) forgetReleased() {
+	m.mu.Lock()
+	list := slices.Collect(maps.Keys(m.released))
+	m.mu.Unlock()
+	for _, dir := range list {
+		if m.wasReleased(dir) {
+			continue
+		}
+		m.loop.do(func() {
+			m.mu.Lock()
+			delete(m.released, dir)
+			m.mu.Unlock()
+			m.loop.record(note{ref: journal.Ref{Kind: ofReleased, Key: dir}})
+		})
+	}
+}
+
+// ruleOf is the rule that gives a group its wallet now, as a survey finds it: the
+// first on the way down from the root. A group above it that has one has it all.
+func (m *Market) ruleOf(dir string) (*config.Rule, config.Subject, bool) {
+	path := strings.TrimPrefix(dir, m.unified.Mount)
+	for i := 1; i <= len(path); i++ {
+		if i < len(path) && path[i] != '/' {
+			continue
+		}
+		at := m.unified.Mount + path[:i]
+		if m.wasReleased(at) {
+			return nil, config.Subject{}, false
+		}
+		subject := m.subjectOf(at, path[:i])
+		if rule, ok := m.settings.Daemon.Config.Match(subject); ok {
+			return rule, subject, i == len(path)
 		}
 	}
-	return m.released[dir]
+	return nil, config.Subject{}, false
 }
 
 // overlaps names the workload whose group is above or below a directory: what runs
@@ -221,16 +262,23 @@ func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subj
 	if uid == unknownUser {
 		uid = m.uid
 	}
-	terms, err := m.termsOf(rule, subject, uid)
+	terms, err := m.termsOf(rule, subject)
 	if err != nil {
 		return err
+	}
+	m.loop.do(func() { terms.Wallet, err = m.payer(rule, subject, uid) })
+	if err != nil {
+		return err
+	}
+	if terms.Wallet != "" && rule.Wallet.WhenBroke != fleet.Stop {
+		terms.Policy.WhenBroke = apoptosis.Pause
 	}
 	name := fleet.NameFor(strings.TrimSuffix(filepath.Base(dir), ".slice"))
 	ask := &v1.AdmitRequest{Name: m.freeName(name), Command: []string{subject.Cgroup}}
 	if _, overlaps := m.overlaps(dir); overlaps {
 		return nil // somebody attached a part of it
 	}
-	_, err = m.attach(dir, ask, terms, uid, "rule")
+	_, err = m.attach(dir, ask, terms, uid, byRule)
 	return err
 }
 
@@ -257,27 +305,23 @@ func (m *Market) payer(rule *config.Rule, subject config.Subject, owner uint32) 
 }
 
 // termsOf are the terms of a rule's wallet for work that nobody named terms for.
-func (m *Market) termsOf(rule *config.Rule, subject config.Subject, owner uint32) (demon.Admission, error) {
+func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, error) {
 	w := &rule.Wallet
+	usual := fleet.New("")
+	usual.Fill()
 	a := demon.Admission{Bid: w.Bid.Price, Auto: w.Bid.Auto, MaxBid: w.MaxBid, Cores: w.Cores, Memory: w.Memory, Pids: w.Pids}
-	switch rule.Enforce {
-	case config.Observe:
-		a.Enforce = demon.EnforceObserve
-	case config.Warn:
-		a.Enforce = demon.EnforceWarn
-	case config.On:
-		a.Enforce = demon.EnforceOn
-	}
-	err := error(errClosing)
-	m.loop.do(func() { a.Wallet, err = m.payer(rule, subject, owner) })
-	if a.Wallet != "" {
+	a.Policy.Grace = usual.Grace
+	if w.WhenBroke == fleet.Pause {
 		a.Policy.WhenBroke = apoptosis.Pause
 	}
-	return a, err
+	a.Enforce = daemonEnforce(rule.Enforce)
+	return a, nil
 }
 
 // attach makes a guest of a group.
 func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission, uid uint32, client string) (*member, error) {
+	m.attaching.Lock()
+	defer m.attaching.Unlock()
 	e, ok := m.enforcer.(dispatch.Keeper)
 	if !ok {
 		return nil, &demon.Refusal{What: "attach", Reason: "this market enforces by signals, which do not reach into groups; it needs cgroup v2 and root"}
@@ -291,8 +335,14 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	}
 	mem := &member{
 		name: terms.Name, session: m.guests, uid: uid, client: client, admitted: time.Now(), asked: req, guest: dir,
-		started: true, observed: terms.Enforce != demon.EnforceOn, buried: make(chan struct{}),
+		started: true, mode: terms.Enforce, buried: make(chan struct{}),
+		limits: dispatch.Limits{Memory: terms.Memory, Pids: terms.Pids, Cores: terms.Cores},
 	}
+	if client == byRule {
+		mem.ruled = new(terms)
+	}
+	terms.Enforce = m.under(mem.mode)
+	mem.observed.Store(terms.Enforce != demon.EnforceOn)
 	var line demon.Line
 	err := error(errClosing)
 	m.loop.do(func() {
@@ -308,7 +358,7 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	}
 	group, err := e.Attach(int(mem.slot), dir, terms.Enforce != demon.EnforceOn)
 	if err == nil {
-		mem.group = group
+		mem.group, mem.guestID = group, group.Ref().ID
 		err = m.meterGuest(mem)
 	}
 	if err != nil {
@@ -323,10 +373,18 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	m.names[mem.name] = mem
 	m.mu.Unlock()
 	m.guests.add(mem)
+	if m.inspects(mem) {
+		m.inspected.Add(1)
+	}
 	m.loop.do(func() {
 		mem.metered = true
 		m.loop.members[mem.slot] = mem
 		m.loop.demon.Started(mem.slot)
+		if m.under(mem.mode) != terms.Enforce { // the ceiling moved meanwhile
+			if err := m.loop.govern(mem); err != nil {
+				m.fault("enforcement of "+mem.name, err)
+			}
+		}
 		m.loop.demon.Post()
 		m.loop.recordOf(mem)
 	})
@@ -356,16 +414,27 @@ func (m *Market) reattach(mem *member, a *alive) error {
 	if !ok {
 		return errNoGroup
 	}
-	if !populated(a.Guest) {
-		return errNoGroup
+	if id, err := host.CgroupID(a.Guest); err != nil || a.GroupID != 0 && id != a.GroupID {
+		return errNoGroup // a container that was started again is another
 	}
-	group, err := e.Attach(int(mem.slot), a.Guest, a.Saved.Terms.Enforce != demon.EnforceOn)
+	ruled := m.reruled(mem, a)
+	m.recast(mem, a)
+	group, err := e.Attach(int(mem.slot), a.Guest, !ruled || mem.observed.Load())
 	if err != nil {
 		return err
 	}
-	mem.group, mem.guest, mem.base, mem.observed = group, a.Guest, a.Base, a.Saved.Terms.Enforce != demon.EnforceOn
-	return nil
+	mem.group, mem.guestID = group, group.Ref().ID
+	if ruled {
+		return nil
+	}
+	if c, err := group.Counters(); err == nil {
+		a.run, a.counted = c.CPU-a.Base, true
+	}
+	return errNoRule
 }
+
+// errNoRule is why a guest of a rule is let go.
+var errNoRule = errors.New("no rule names its group any more")
 
 // Attach implements MarketService.
 func (s service) Attach(ctx context.Context, req *v1.AttachRequest) (*v1.AttachResponse, error) {
@@ -418,6 +487,9 @@ func (m *Market) attachAsked(ctx context.Context, a actor, dir string, req *v1.A
 	}
 	ask.Command = []string{path}
 	terms := admission(ask)
+	if err := m.bound(a.uid, &terms); err != nil {
+		return nil, refused(err)
+	}
 	terms.Enforce = daemonEnforce(m.settings.Daemon.Config.Enforce)
 	if word := req.GetEnforce(); word != "" {
 		var ok bool
@@ -435,7 +507,7 @@ func (m *Market) attachAsked(ctx context.Context, a actor, dir string, req *v1.A
 	if err := m.settled(ctx); err != nil {
 		return nil, err
 	}
-	return &v1.AttachResponse{Name: mem.name, Cgroup: path, Enforce: terms.Enforce.String()}, nil
+	return &v1.AttachResponse{Name: mem.name, Cgroup: path, Enforce: m.under(terms.Enforce).String()}, nil
 }
 
 // daemonEnforce is a configured mode as the demon names it.
@@ -530,6 +602,9 @@ func (s service) Detach(ctx context.Context, req *v1.DetachRequest) (*v1.DetachR
 	if mem.guest == "" {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s was started by Maxwell; maxwell stop %s ends it", mem.name, mem.name))
 	}
+	if mem.client == byRule && !a.admin {
+		return nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s was attached by a rule; an admin may detach it", mem.name))
+	}
 	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.DetachResponse, error) {
 		if err := s.m.release(ctx, mem); err != nil {
 			return nil, err
@@ -541,10 +616,11 @@ func (s service) Detach(ctx context.Context, req *v1.DetachRequest) (*v1.DetachR
 // release lets a guest go, as if it had ended.
 func (m *Market) release(ctx context.Context, mem *member) error {
 	m.mu.Lock()
-	m.released[mem.guest] = true
+	m.released[mem.guest] = mem.guestID
 	m.mu.Unlock()
 	m.loop.do(func() {
 		mem.released = true
+		m.loop.record(note{ref: journal.Ref{Kind: ofReleased, Key: mem.guest}, wall: time.Now(), body: &letGo{mem.guestID}})
 		if m.loop.has(mem) {
 			m.loop.demon.Gone(mem.slot, false)
 		}
@@ -566,7 +642,7 @@ func (m *Market) bound(uid uint32, a *demon.Admission) error {
 	if m.admin(uid) {
 		return nil
 	}
-	rule, _ := m.ruleOf(uid)
+	rule, _ := m.ruleForUser(uid)
 	w := &rule.Wallet
 	over := func(what, most string) error {
 		return &demon.Refusal{What: what, Reason: fmt.Sprintf("the rule for you allows at most %s; ask an admin of this machine for more", most)}
@@ -596,8 +672,8 @@ func (m *Market) bound(uid uint32, a *demon.Admission) error {
 	return nil
 }
 
-// ruleOf is the rule for what a user starts, and the user as rules see him.
-func (m *Market) ruleOf(uid uint32) (*config.Rule, config.Subject) {
+// ruleForUser is the rule for what a user starts, and the user as rules see him.
+func (m *Market) ruleForUser(uid uint32) (*config.Rule, config.Subject) {
 	s := m.users.subject(uid)
 	rule, _ := m.settings.Daemon.Config.Match(s)
 	return rule, s

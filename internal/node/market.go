@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/maxwell-hypervisor/maxwell/demon"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
@@ -59,11 +60,14 @@ type Market struct {
 	seen      glance
 	changes   atomic.Uint64 // births, burials and what was changed about the living
 
+	attaching sync.Mutex // one group at a time becomes a guest: they must not overlap
+
 	mu       sync.Mutex
 	told     uint64 // events kept; the loop's
 	session  map[string]*session
 	guests   *session           // whose workloads have no client
-	released map[string]bool    // groups that were let go
+	released map[string]uint64  // groups that were let go, by directory
+	ceiling  demon.Enforce      // the most that is done to anybody
 	names    map[string]*member // the living
 	rooms    map[string]*member // the living by their cgroup2 directory
 	wallets  map[string]wallet  // standing

@@ -29,10 +29,13 @@ type member struct {
 	session  *session
 	group    dispatch.Group // immutable
 	limits   dispatch.Limits
-	guest    string        // directory of a group that others made; empty = it is ours
-	base     unit.CoreTime // what a guest had used before it was attached
-	released bool          // it is to be let go
-	observed bool          // a guest that nothing is done to
+	guest    string           // directory of a group that others made; empty = it is ours
+	guestID  uint64           // of that group, which the next one of its name does not have
+	base     unit.CoreTime    // what a guest had used before it was attached
+	released bool             // it is to be let go
+	mode     demon.Enforce    // how far the market goes, but for its ceiling
+	ruled    *demon.Admission // what its rule said last; nil = it has none
+	observed atomic.Bool      // a guest that nothing is done to
 	metered  bool
 	started  bool
 	windowed bool         // enforcement may have stopped it in the epoch that ended

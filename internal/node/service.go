@@ -201,6 +201,7 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 		var ask demon.Admission
 		if ask, err = m.paid(own.uid, req); err == nil {
 			ask.Cores, ask.Memory, ask.Pids, ask.MaxBid = terms.Cores, terms.Memory, terms.Pids, terms.MaxBid
+			ask.Enforce = m.under(mem.mode)
 			slot, err = m.loop.demon.Admit(m.loop.clock.Now(), ask)
 		}
 		if err == nil {
@@ -482,7 +483,7 @@ func (s service) toStop(ctx context.Context, req *v1.StopRequest) (list []*membe
 		if err != nil {
 			return nil, err
 		}
-		if mem.observed {
+		if mem.observed.Load() {
 			return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s is only observed; maxwell detach %s lets it go", mem.name, mem.name))
 		}
 		return []*member{mem}, nil

@@ -295,7 +295,7 @@ func (m *Market) paid(uid uint32, req *v1.AdmitRequest) (demon.Admission, error)
 			return out, nil
 		}
 		// A user's money comes from where his rule says, if it says so.
-		rule, subject := m.ruleOf(uid)
+		rule, subject := m.ruleForUser(uid)
 		var err error
 		if out.Wallet, err = m.payer(rule, subject, uid); err == nil && out.Wallet != "" && out.Budget == 0 && req.GetBrokeByWallet() {
 			out.Policy.WhenBroke = apoptosis.Pause

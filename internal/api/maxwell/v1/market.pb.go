@@ -2586,6 +2586,126 @@ func (x *DetachResponse) GetWorkload() *Workload {
 	return nil
 }
 
+type SetEnforceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	All           bool                   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`        // the most for everybody, until it is on again
+	Enforce       string                 `protobuf:"bytes,3,opt,name=enforce,proto3" json:"enforce,omitempty"` // observe, warn or on
+	RequestId     []byte                 `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEnforceRequest) Reset() {
+	*x = SetEnforceRequest{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEnforceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEnforceRequest) ProtoMessage() {}
+
+func (x *SetEnforceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEnforceRequest.ProtoReflect.Descriptor instead.
+func (*SetEnforceRequest) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *SetEnforceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetEnforceRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *SetEnforceRequest) GetEnforce() string {
+	if x != nil {
+		return x.Enforce
+	}
+	return ""
+}
+
+func (x *SetEnforceRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type SetEnforceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enforce       string                 `protobuf:"bytes,1,opt,name=enforce,proto3" json:"enforce,omitempty"`      // in force
+	Workloads     int64                  `protobuf:"varint,2,opt,name=workloads,proto3" json:"workloads,omitempty"` // that it was set for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetEnforceResponse) Reset() {
+	*x = SetEnforceResponse{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetEnforceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetEnforceResponse) ProtoMessage() {}
+
+func (x *SetEnforceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetEnforceResponse.ProtoReflect.Descriptor instead.
+func (*SetEnforceResponse) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *SetEnforceResponse) GetEnforce() string {
+	if x != nil {
+		return x.Enforce
+	}
+	return ""
+}
+
+func (x *SetEnforceResponse) GetWorkloads() int64 {
+	if x != nil {
+		return x.Workloads
+	}
+	return 0
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2595,7 +2715,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[39]
+	mi := &file_maxwell_v1_market_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2607,7 +2727,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[39]
+	mi := &file_maxwell_v1_market_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2620,7 +2740,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{39}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExplainRequest) GetName() string {
@@ -2655,7 +2775,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[40]
+	mi := &file_maxwell_v1_market_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +2787,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[40]
+	mi := &file_maxwell_v1_market_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +2800,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{40}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ExplainResponse) GetVerdict() string {
@@ -2783,7 +2903,7 @@ type SnapshotResponse struct {
 
 func (x *SnapshotResponse) Reset() {
 	*x = SnapshotResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[41]
+	mi := &file_maxwell_v1_market_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2915,7 @@ func (x *SnapshotResponse) String() string {
 func (*SnapshotResponse) ProtoMessage() {}
 
 func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[41]
+	mi := &file_maxwell_v1_market_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2928,7 @@ func (x *SnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{41}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SnapshotResponse) GetSnapshot() *Snapshot {
@@ -2827,7 +2947,7 @@ type LeaveRequest struct {
 
 func (x *LeaveRequest) Reset() {
 	*x = LeaveRequest{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[42]
+	mi := &file_maxwell_v1_market_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +2959,7 @@ func (x *LeaveRequest) String() string {
 func (*LeaveRequest) ProtoMessage() {}
 
 func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[42]
+	mi := &file_maxwell_v1_market_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +2972,7 @@ func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
 func (*LeaveRequest) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{42}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *LeaveRequest) GetToken() string {
@@ -2871,7 +2991,7 @@ type LeaveResponse struct {
 
 func (x *LeaveResponse) Reset() {
 	*x = LeaveResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[43]
+	mi := &file_maxwell_v1_market_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +3003,7 @@ func (x *LeaveResponse) String() string {
 func (*LeaveResponse) ProtoMessage() {}
 
 func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[43]
+	mi := &file_maxwell_v1_market_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2896,7 +3016,7 @@ func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
 func (*LeaveResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{43}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LeaveResponse) GetSnapshot() *Snapshot {
@@ -2920,7 +3040,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[44]
+	mi := &file_maxwell_v1_market_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3052,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[44]
+	mi := &file_maxwell_v1_market_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3065,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{44}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Snapshot) GetNode() *Node {
@@ -3012,7 +3132,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[45]
+	mi := &file_maxwell_v1_market_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3024,7 +3144,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[45]
+	mi := &file_maxwell_v1_market_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3037,7 +3157,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{45}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Node) GetEnforcement() string {
@@ -3200,7 +3320,7 @@ type PriceInfo struct {
 
 func (x *PriceInfo) Reset() {
 	*x = PriceInfo{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[46]
+	mi := &file_maxwell_v1_market_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3212,7 +3332,7 @@ func (x *PriceInfo) String() string {
 func (*PriceInfo) ProtoMessage() {}
 
 func (x *PriceInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[46]
+	mi := &file_maxwell_v1_market_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3225,7 +3345,7 @@ func (x *PriceInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PriceInfo.ProtoReflect.Descriptor instead.
 func (*PriceInfo) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{46}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *PriceInfo) GetBaseUcreditsPerCoreS() int64 {
@@ -3332,7 +3452,7 @@ type Workload struct {
 
 func (x *Workload) Reset() {
 	*x = Workload{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[47]
+	mi := &file_maxwell_v1_market_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3344,7 +3464,7 @@ func (x *Workload) String() string {
 func (*Workload) ProtoMessage() {}
 
 func (x *Workload) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[47]
+	mi := &file_maxwell_v1_market_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3357,7 +3477,7 @@ func (x *Workload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Workload.ProtoReflect.Descriptor instead.
 func (*Workload) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{47}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Workload) GetName() string {
@@ -3782,7 +3902,7 @@ type CreateWalletRequest struct {
 
 func (x *CreateWalletRequest) Reset() {
 	*x = CreateWalletRequest{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[48]
+	mi := &file_maxwell_v1_market_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3794,7 +3914,7 @@ func (x *CreateWalletRequest) String() string {
 func (*CreateWalletRequest) ProtoMessage() {}
 
 func (x *CreateWalletRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[48]
+	mi := &file_maxwell_v1_market_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3807,7 +3927,7 @@ func (x *CreateWalletRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWalletRequest.ProtoReflect.Descriptor instead.
 func (*CreateWalletRequest) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{48}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *CreateWalletRequest) GetName() string {
@@ -3875,7 +3995,7 @@ type CreateWalletResponse struct {
 
 func (x *CreateWalletResponse) Reset() {
 	*x = CreateWalletResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[49]
+	mi := &file_maxwell_v1_market_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3887,7 +4007,7 @@ func (x *CreateWalletResponse) String() string {
 func (*CreateWalletResponse) ProtoMessage() {}
 
 func (x *CreateWalletResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[49]
+	mi := &file_maxwell_v1_market_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3900,7 +4020,7 @@ func (x *CreateWalletResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWalletResponse.ProtoReflect.Descriptor instead.
 func (*CreateWalletResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{49}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *CreateWalletResponse) GetWallet() *Wallet {
@@ -3918,7 +4038,7 @@ type ListWalletsRequest struct {
 
 func (x *ListWalletsRequest) Reset() {
 	*x = ListWalletsRequest{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[50]
+	mi := &file_maxwell_v1_market_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3930,7 +4050,7 @@ func (x *ListWalletsRequest) String() string {
 func (*ListWalletsRequest) ProtoMessage() {}
 
 func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[50]
+	mi := &file_maxwell_v1_market_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3943,7 +4063,7 @@ func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsRequest.ProtoReflect.Descriptor instead.
 func (*ListWalletsRequest) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{50}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{52}
 }
 
 type ListWalletsResponse struct {
@@ -3955,7 +4075,7 @@ type ListWalletsResponse struct {
 
 func (x *ListWalletsResponse) Reset() {
 	*x = ListWalletsResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[51]
+	mi := &file_maxwell_v1_market_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3967,7 +4087,7 @@ func (x *ListWalletsResponse) String() string {
 func (*ListWalletsResponse) ProtoMessage() {}
 
 func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[51]
+	mi := &file_maxwell_v1_market_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3980,7 +4100,7 @@ func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsResponse.ProtoReflect.Descriptor instead.
 func (*ListWalletsResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{51}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListWalletsResponse) GetWallets() []*Wallet {
@@ -4007,7 +4127,7 @@ type Wallet struct {
 
 func (x *Wallet) Reset() {
 	*x = Wallet{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	mi := &file_maxwell_v1_market_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4019,7 +4139,7 @@ func (x *Wallet) String() string {
 func (*Wallet) ProtoMessage() {}
 
 func (x *Wallet) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	mi := &file_maxwell_v1_market_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4032,7 +4152,7 @@ func (x *Wallet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wallet.ProtoReflect.Descriptor instead.
 func (*Wallet) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{52}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Wallet) GetName() string {
@@ -4102,7 +4222,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[53]
+	mi := &file_maxwell_v1_market_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4114,7 +4234,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[53]
+	mi := &file_maxwell_v1_market_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4127,7 +4247,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{53}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Ledger) GetMintedUcredits() int64 {
@@ -4344,7 +4464,16 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\fR\trequestId\"B\n" +
 	"\x0eDetachResponse\x120\n" +
-	"\bworkload\x18\x01 \x01(\v2\x14.maxwell.v1.WorkloadR\bworkload\"$\n" +
+	"\bworkload\x18\x01 \x01(\v2\x14.maxwell.v1.WorkloadR\bworkload\"r\n" +
+	"\x11SetEnforceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\x12\x18\n" +
+	"\aenforce\x18\x03 \x01(\tR\aenforce\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\fR\trequestId\"L\n" +
+	"\x12SetEnforceResponse\x12\x18\n" +
+	"\aenforce\x18\x01 \x01(\tR\aenforce\x12\x1c\n" +
+	"\tworkloads\x18\x02 \x01(\x03R\tworkloads\"$\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"\xd7\x03\n" +
 	"\x0fExplainResponse\x12\x18\n" +
@@ -4502,7 +4631,7 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\fsum_ucredits\x18\x03 \x01(\x03R\vsumUcredits\x1a;\n" +
 	"\rAccountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xc4\v\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\x91\f\n" +
 	"\rMarketService\x12;\n" +
 	"\x04Join\x12\x17.maxwell.v1.JoinRequest\x1a\x18.maxwell.v1.JoinResponse0\x01\x12<\n" +
 	"\x05Admit\x12\x18.maxwell.v1.AdmitRequest\x1a\x19.maxwell.v1.AdmitResponse\x12B\n" +
@@ -4521,7 +4650,9 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\bReceipts\x12\x1b.maxwell.v1.ReceiptsRequest\x1a\x1c.maxwell.v1.ReceiptsResponse\x12E\n" +
 	"\bPostings\x12\x1b.maxwell.v1.PostingsRequest\x1a\x1c.maxwell.v1.PostingsResponse\x12?\n" +
 	"\x06Attach\x12\x19.maxwell.v1.AttachRequest\x1a\x1a.maxwell.v1.AttachResponse\x12?\n" +
-	"\x06Detach\x12\x19.maxwell.v1.DetachRequest\x1a\x1a.maxwell.v1.DetachResponse\x12B\n" +
+	"\x06Detach\x12\x19.maxwell.v1.DetachRequest\x1a\x1a.maxwell.v1.DetachResponse\x12K\n" +
+	"\n" +
+	"SetEnforce\x12\x1d.maxwell.v1.SetEnforceRequest\x1a\x1e.maxwell.v1.SetEnforceResponse\x12B\n" +
 	"\aExplain\x12\x1a.maxwell.v1.ExplainRequest\x1a\x1b.maxwell.v1.ExplainResponse\x12Q\n" +
 	"\fCreateWallet\x12\x1f.maxwell.v1.CreateWalletRequest\x1a .maxwell.v1.CreateWalletResponse\x12N\n" +
 	"\vListWallets\x12\x1e.maxwell.v1.ListWalletsRequest\x1a\x1f.maxwell.v1.ListWalletsResponse\x12<\n" +
@@ -4539,7 +4670,7 @@ func file_maxwell_v1_market_proto_rawDescGZIP() []byte {
 	return file_maxwell_v1_market_proto_rawDescData
 }
 
-var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 55)
+var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_maxwell_v1_market_proto_goTypes = []any{
 	(*JoinRequest)(nil),          // 0: maxwell.v1.JoinRequest
 	(*JoinResponse)(nil),         // 1: maxwell.v1.JoinResponse
@@ -4580,50 +4711,52 @@ var file_maxwell_v1_market_proto_goTypes = []any{
 	(*AttachResponse)(nil),       // 36: maxwell.v1.AttachResponse
 	(*DetachRequest)(nil),        // 37: maxwell.v1.DetachRequest
 	(*DetachResponse)(nil),       // 38: maxwell.v1.DetachResponse
-	(*ExplainRequest)(nil),       // 39: maxwell.v1.ExplainRequest
-	(*ExplainResponse)(nil),      // 40: maxwell.v1.ExplainResponse
-	(*SnapshotResponse)(nil),     // 41: maxwell.v1.SnapshotResponse
-	(*LeaveRequest)(nil),         // 42: maxwell.v1.LeaveRequest
-	(*LeaveResponse)(nil),        // 43: maxwell.v1.LeaveResponse
-	(*Snapshot)(nil),             // 44: maxwell.v1.Snapshot
-	(*Node)(nil),                 // 45: maxwell.v1.Node
-	(*PriceInfo)(nil),            // 46: maxwell.v1.PriceInfo
-	(*Workload)(nil),             // 47: maxwell.v1.Workload
-	(*CreateWalletRequest)(nil),  // 48: maxwell.v1.CreateWalletRequest
-	(*CreateWalletResponse)(nil), // 49: maxwell.v1.CreateWalletResponse
-	(*ListWalletsRequest)(nil),   // 50: maxwell.v1.ListWalletsRequest
-	(*ListWalletsResponse)(nil),  // 51: maxwell.v1.ListWalletsResponse
-	(*Wallet)(nil),               // 52: maxwell.v1.Wallet
-	(*Ledger)(nil),               // 53: maxwell.v1.Ledger
-	nil,                          // 54: maxwell.v1.Ledger.AccountsEntry
+	(*SetEnforceRequest)(nil),    // 39: maxwell.v1.SetEnforceRequest
+	(*SetEnforceResponse)(nil),   // 40: maxwell.v1.SetEnforceResponse
+	(*ExplainRequest)(nil),       // 41: maxwell.v1.ExplainRequest
+	(*ExplainResponse)(nil),      // 42: maxwell.v1.ExplainResponse
+	(*SnapshotResponse)(nil),     // 43: maxwell.v1.SnapshotResponse
+	(*LeaveRequest)(nil),         // 44: maxwell.v1.LeaveRequest
+	(*LeaveResponse)(nil),        // 45: maxwell.v1.LeaveResponse
+	(*Snapshot)(nil),             // 46: maxwell.v1.Snapshot
+	(*Node)(nil),                 // 47: maxwell.v1.Node
+	(*PriceInfo)(nil),            // 48: maxwell.v1.PriceInfo
+	(*Workload)(nil),             // 49: maxwell.v1.Workload
+	(*CreateWalletRequest)(nil),  // 50: maxwell.v1.CreateWalletRequest
+	(*CreateWalletResponse)(nil), // 51: maxwell.v1.CreateWalletResponse
+	(*ListWalletsRequest)(nil),   // 52: maxwell.v1.ListWalletsRequest
+	(*ListWalletsResponse)(nil),  // 53: maxwell.v1.ListWalletsResponse
+	(*Wallet)(nil),               // 54: maxwell.v1.Wallet
+	(*Ledger)(nil),               // 55: maxwell.v1.Ledger
+	nil,                          // 56: maxwell.v1.Ledger.AccountsEntry
 }
 var file_maxwell_v1_market_proto_depIdxs = []int32{
 	2,  // 0: maxwell.v1.JoinResponse.session:type_name -> maxwell.v1.Session
 	3,  // 1: maxwell.v1.JoinResponse.event:type_name -> maxwell.v1.Event
-	45, // 2: maxwell.v1.Session.node:type_name -> maxwell.v1.Node
-	47, // 3: maxwell.v1.Event.workload_state:type_name -> maxwell.v1.Workload
+	47, // 2: maxwell.v1.Session.node:type_name -> maxwell.v1.Node
+	49, // 3: maxwell.v1.Event.workload_state:type_name -> maxwell.v1.Workload
 	6,  // 4: maxwell.v1.AdmitResponse.placement:type_name -> maxwell.v1.Placement
-	47, // 5: maxwell.v1.ExitedResponse.workload:type_name -> maxwell.v1.Workload
-	47, // 6: maxwell.v1.SetBidResponse.workload:type_name -> maxwell.v1.Workload
-	47, // 7: maxwell.v1.SelfResponse.workload:type_name -> maxwell.v1.Workload
-	46, // 8: maxwell.v1.SelfResponse.price:type_name -> maxwell.v1.PriceInfo
-	47, // 9: maxwell.v1.WaitResponse.workload:type_name -> maxwell.v1.Workload
+	49, // 5: maxwell.v1.ExitedResponse.workload:type_name -> maxwell.v1.Workload
+	49, // 6: maxwell.v1.SetBidResponse.workload:type_name -> maxwell.v1.Workload
+	49, // 7: maxwell.v1.SelfResponse.workload:type_name -> maxwell.v1.Workload
+	48, // 8: maxwell.v1.SelfResponse.price:type_name -> maxwell.v1.PriceInfo
+	49, // 9: maxwell.v1.WaitResponse.workload:type_name -> maxwell.v1.Workload
 	3,  // 10: maxwell.v1.WatchResponse.event:type_name -> maxwell.v1.Event
-	47, // 11: maxwell.v1.ReceiptsResponse.workloads:type_name -> maxwell.v1.Workload
+	49, // 11: maxwell.v1.ReceiptsResponse.workloads:type_name -> maxwell.v1.Workload
 	34, // 12: maxwell.v1.PostingsResponse.postings:type_name -> maxwell.v1.Posting
 	4,  // 13: maxwell.v1.AttachRequest.terms:type_name -> maxwell.v1.AdmitRequest
-	47, // 14: maxwell.v1.DetachResponse.workload:type_name -> maxwell.v1.Workload
-	47, // 15: maxwell.v1.ExplainResponse.workload:type_name -> maxwell.v1.Workload
-	46, // 16: maxwell.v1.ExplainResponse.price:type_name -> maxwell.v1.PriceInfo
-	44, // 17: maxwell.v1.SnapshotResponse.snapshot:type_name -> maxwell.v1.Snapshot
-	44, // 18: maxwell.v1.LeaveResponse.snapshot:type_name -> maxwell.v1.Snapshot
-	45, // 19: maxwell.v1.Snapshot.node:type_name -> maxwell.v1.Node
-	46, // 20: maxwell.v1.Snapshot.price:type_name -> maxwell.v1.PriceInfo
-	47, // 21: maxwell.v1.Snapshot.workloads:type_name -> maxwell.v1.Workload
-	53, // 22: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
-	52, // 23: maxwell.v1.CreateWalletResponse.wallet:type_name -> maxwell.v1.Wallet
-	52, // 24: maxwell.v1.ListWalletsResponse.wallets:type_name -> maxwell.v1.Wallet
-	54, // 25: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
+	49, // 14: maxwell.v1.DetachResponse.workload:type_name -> maxwell.v1.Workload
+	49, // 15: maxwell.v1.ExplainResponse.workload:type_name -> maxwell.v1.Workload
+	48, // 16: maxwell.v1.ExplainResponse.price:type_name -> maxwell.v1.PriceInfo
+	46, // 17: maxwell.v1.SnapshotResponse.snapshot:type_name -> maxwell.v1.Snapshot
+	46, // 18: maxwell.v1.LeaveResponse.snapshot:type_name -> maxwell.v1.Snapshot
+	47, // 19: maxwell.v1.Snapshot.node:type_name -> maxwell.v1.Node
+	48, // 20: maxwell.v1.Snapshot.price:type_name -> maxwell.v1.PriceInfo
+	49, // 21: maxwell.v1.Snapshot.workloads:type_name -> maxwell.v1.Workload
+	55, // 22: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
+	54, // 23: maxwell.v1.CreateWalletResponse.wallet:type_name -> maxwell.v1.Wallet
+	54, // 24: maxwell.v1.ListWalletsResponse.wallets:type_name -> maxwell.v1.Wallet
+	56, // 25: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
 	0,  // 26: maxwell.v1.MarketService.Join:input_type -> maxwell.v1.JoinRequest
 	4,  // 27: maxwell.v1.MarketService.Admit:input_type -> maxwell.v1.AdmitRequest
 	7,  // 28: maxwell.v1.MarketService.Started:input_type -> maxwell.v1.StartedRequest
@@ -4642,34 +4775,36 @@ var file_maxwell_v1_market_proto_depIdxs = []int32{
 	32, // 41: maxwell.v1.MarketService.Postings:input_type -> maxwell.v1.PostingsRequest
 	35, // 42: maxwell.v1.MarketService.Attach:input_type -> maxwell.v1.AttachRequest
 	37, // 43: maxwell.v1.MarketService.Detach:input_type -> maxwell.v1.DetachRequest
-	39, // 44: maxwell.v1.MarketService.Explain:input_type -> maxwell.v1.ExplainRequest
-	48, // 45: maxwell.v1.MarketService.CreateWallet:input_type -> maxwell.v1.CreateWalletRequest
-	50, // 46: maxwell.v1.MarketService.ListWallets:input_type -> maxwell.v1.ListWalletsRequest
-	42, // 47: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
-	1,  // 48: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
-	5,  // 49: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
-	8,  // 50: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
-	10, // 51: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
-	12, // 52: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
-	14, // 53: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
-	16, // 54: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
-	18, // 55: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
-	20, // 56: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
-	22, // 57: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
-	41, // 58: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
-	25, // 59: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
-	27, // 60: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
-	29, // 61: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
-	31, // 62: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
-	33, // 63: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
-	36, // 64: maxwell.v1.MarketService.Attach:output_type -> maxwell.v1.AttachResponse
-	38, // 65: maxwell.v1.MarketService.Detach:output_type -> maxwell.v1.DetachResponse
-	40, // 66: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
-	49, // 67: maxwell.v1.MarketService.CreateWallet:output_type -> maxwell.v1.CreateWalletResponse
-	51, // 68: maxwell.v1.MarketService.ListWallets:output_type -> maxwell.v1.ListWalletsResponse
-	43, // 69: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
-	48, // [48:70] is the sub-list for method output_type
-	26, // [26:48] is the sub-list for method input_type
+	39, // 44: maxwell.v1.MarketService.SetEnforce:input_type -> maxwell.v1.SetEnforceRequest
+	41, // 45: maxwell.v1.MarketService.Explain:input_type -> maxwell.v1.ExplainRequest
+	50, // 46: maxwell.v1.MarketService.CreateWallet:input_type -> maxwell.v1.CreateWalletRequest
+	52, // 47: maxwell.v1.MarketService.ListWallets:input_type -> maxwell.v1.ListWalletsRequest
+	44, // 48: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
+	1,  // 49: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
+	5,  // 50: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
+	8,  // 51: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
+	10, // 52: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
+	12, // 53: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
+	14, // 54: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
+	16, // 55: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
+	18, // 56: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
+	20, // 57: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
+	22, // 58: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
+	43, // 59: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
+	25, // 60: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
+	27, // 61: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
+	29, // 62: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
+	31, // 63: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
+	33, // 64: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
+	36, // 65: maxwell.v1.MarketService.Attach:output_type -> maxwell.v1.AttachResponse
+	38, // 66: maxwell.v1.MarketService.Detach:output_type -> maxwell.v1.DetachResponse
+	40, // 67: maxwell.v1.MarketService.SetEnforce:output_type -> maxwell.v1.SetEnforceResponse
+	42, // 68: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
+	51, // 69: maxwell.v1.MarketService.CreateWallet:output_type -> maxwell.v1.CreateWalletResponse
+	53, // 70: maxwell.v1.MarketService.ListWallets:output_type -> maxwell.v1.ListWalletsResponse
+	45, // 71: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
+	49, // [49:72] is the sub-list for method output_type
+	26, // [26:49] is the sub-list for method input_type
 	26, // [26:26] is the sub-list for extension type_name
 	26, // [26:26] is the sub-list for extension extendee
 	0,  // [0:26] is the sub-list for field type_name
@@ -4689,14 +4824,14 @@ func file_maxwell_v1_market_proto_init() {
 		(*AttachRequest_Cgroup)(nil),
 		(*AttachRequest_Container)(nil),
 	}
-	file_maxwell_v1_market_proto_msgTypes[48].OneofWrappers = []any{}
+	file_maxwell_v1_market_proto_msgTypes[50].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_maxwell_v1_market_proto_rawDesc), len(file_maxwell_v1_market_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   55,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

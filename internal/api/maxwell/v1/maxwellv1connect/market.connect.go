@@ -83,6 +83,9 @@ const (
 	MarketServiceAttachProcedure = "/maxwell.v1.MarketService/Attach"
 	// MarketServiceDetachProcedure is the fully-qualified name of the MarketService's Detach RPC.
 	MarketServiceDetachProcedure = "/maxwell.v1.MarketService/Detach"
+	// MarketServiceSetEnforceProcedure is the fully-qualified name of the MarketService's SetEnforce
+	// RPC.
+	MarketServiceSetEnforceProcedure = "/maxwell.v1.MarketService/SetEnforce"
 	// MarketServiceExplainProcedure is the fully-qualified name of the MarketService's Explain RPC.
 	MarketServiceExplainProcedure = "/maxwell.v1.MarketService/Explain"
 	// MarketServiceCreateWalletProcedure is the fully-qualified name of the MarketService's
@@ -141,6 +144,9 @@ type MarketServiceClient interface {
 	Attach(context.Context, *v1.AttachRequest) (*v1.AttachResponse, error)
 	// Detach lets an attached group go: it runs on as it was found.
 	Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error)
+	// SetEnforce changes how far the market goes with a workload, or at most goes
+	// with anybody. It is for admins.
+	SetEnforce(context.Context, *v1.SetEnforceRequest) (*v1.SetEnforceResponse, error)
 	// Explain says why a workload gets what it gets, and what would help.
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
 	// CreateWallet opens a standing wallet: one that no workload owns.
@@ -271,6 +277,12 @@ func NewMarketServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(marketServiceMethods.ByName("Detach")),
 			connect.WithClientOptions(opts...),
 		),
+		setEnforce: connect.NewClient[v1.SetEnforceRequest, v1.SetEnforceResponse](
+			httpClient,
+			baseURL+MarketServiceSetEnforceProcedure,
+			connect.WithSchema(marketServiceMethods.ByName("SetEnforce")),
+			connect.WithClientOptions(opts...),
+		),
 		explain: connect.NewClient[v1.ExplainRequest, v1.ExplainResponse](
 			httpClient,
 			baseURL+MarketServiceExplainProcedure,
@@ -318,6 +330,7 @@ type marketServiceClient struct {
 	postings     *connect.Client[v1.PostingsRequest, v1.PostingsResponse]
 	attach       *connect.Client[v1.AttachRequest, v1.AttachResponse]
 	detach       *connect.Client[v1.DetachRequest, v1.DetachResponse]
+	setEnforce   *connect.Client[v1.SetEnforceRequest, v1.SetEnforceResponse]
 	explain      *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	createWallet *connect.Client[v1.CreateWalletRequest, v1.CreateWalletResponse]
 	listWallets  *connect.Client[v1.ListWalletsRequest, v1.ListWalletsResponse]
@@ -478,6 +491,15 @@ func (c *marketServiceClient) Detach(ctx context.Context, req *v1.DetachRequest)
 	return nil, err
 }
 
+// SetEnforce calls maxwell.v1.MarketService.SetEnforce.
+func (c *marketServiceClient) SetEnforce(ctx context.Context, req *v1.SetEnforceRequest) (*v1.SetEnforceResponse, error) {
+	response, err := c.setEnforce.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // Explain calls maxwell.v1.MarketService.Explain.
 func (c *marketServiceClient) Explain(ctx context.Context, req *v1.ExplainRequest) (*v1.ExplainResponse, error) {
 	response, err := c.explain.CallUnary(ctx, connect.NewRequest(req))
@@ -560,6 +582,9 @@ type MarketServiceHandler interface {
 	Attach(context.Context, *v1.AttachRequest) (*v1.AttachResponse, error)
 	// Detach lets an attached group go: it runs on as it was found.
 	Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error)
+	// SetEnforce changes how far the market goes with a workload, or at most goes
+	// with anybody. It is for admins.
+	SetEnforce(context.Context, *v1.SetEnforceRequest) (*v1.SetEnforceResponse, error)
 	// Explain says why a workload gets what it gets, and what would help.
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
 	// CreateWallet opens a standing wallet: one that no workload owns.
@@ -686,6 +711,12 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(marketServiceMethods.ByName("Detach")),
 		connect.WithHandlerOptions(opts...),
 	)
+	marketServiceSetEnforceHandler := connect.NewUnaryHandlerSimple(
+		MarketServiceSetEnforceProcedure,
+		svc.SetEnforce,
+		connect.WithSchema(marketServiceMethods.ByName("SetEnforce")),
+		connect.WithHandlerOptions(opts...),
+	)
 	marketServiceExplainHandler := connect.NewUnaryHandlerSimple(
 		MarketServiceExplainProcedure,
 		svc.Explain,
@@ -748,6 +779,8 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 			marketServiceAttachHandler.ServeHTTP(w, r)
 		case MarketServiceDetachProcedure:
 			marketServiceDetachHandler.ServeHTTP(w, r)
+		case MarketServiceSetEnforceProcedure:
+			marketServiceSetEnforceHandler.ServeHTTP(w, r)
 		case MarketServiceExplainProcedure:
 			marketServiceExplainHandler.ServeHTTP(w, r)
 		case MarketServiceCreateWalletProcedure:
@@ -835,6 +868,10 @@ func (UnimplementedMarketServiceHandler) Attach(context.Context, *v1.AttachReque
 
 func (UnimplementedMarketServiceHandler) Detach(context.Context, *v1.DetachRequest) (*v1.DetachResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.Detach is not implemented"))
+}
+
+func (UnimplementedMarketServiceHandler) SetEnforce(context.Context, *v1.SetEnforceRequest) (*v1.SetEnforceResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.SetEnforce is not implemented"))
 }
 
 func (UnimplementedMarketServiceHandler) Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error) {
