@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,8 @@ Admins may attach every group, others those that were handed to them.`,
 	for _, name := range []string{"timeout"} {
 		f.Lookup(name).Hidden = true // it did not begin with us
 	}
-	f.Int32Var(&spec.pid, "pid", 0, "the group of this process")
+	f.Var(&value[int32]{target: &spec.pid, kind: "N", parse: parsePID, format: func(n int32) string { return strconv.Itoa(int(n)) }}, "pid",
+		"the group of the process with this number")
 	f.StringVar(&spec.cgroup, "cgroup", "", "this `PATH` below the root of cgroup v2")
 	f.StringVar(&spec.container, "container", "", "the container with this `ID`, or the only one whose id begins so")
 	f.StringVar(&spec.workload.Name, "name", "", "name of the wallet (default: the group's)")
@@ -60,8 +62,17 @@ Admins may attach every group, others those that were handed to them.`,
 	f.BoolVar(&spec.asJSON, "json", false, "print the result as one JSON object")
 	completeWorkload(cmd)
 	offer(cmd, "name")
-	offer(cmd, "enforce", "observe\tnothing is done to it", "warn\tand it is warned", "on\tit is stopped when broke")
+	offer(cmd, "enforce", enforceModes...)
 	return cmd
+}
+
+// parsePID reads the number of a process.
+func parsePID(text string) (int32, error) {
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || n <= 0 {
+		return 0, fmt.Errorf("%q is no process; write the number that ps shows", text)
+	}
+	return int32(n), nil
 }
 
 // request refuses what names no group, or two.
@@ -71,9 +82,6 @@ func (s *attachSpec) request(pid bool) (*v1.AttachRequest, error) {
 	if pid {
 		named++
 		req.Group = &v1.AttachRequest_Pid{Pid: s.pid}
-		if s.pid <= 0 {
-			return nil, usagef("attach --pid: %d is no process; write the number that ps shows", s.pid)
-		}
 	}
 	if s.cgroup != "" {
 		named++
@@ -122,24 +130,22 @@ func (a *app) attach(req *v1.AttachRequest, asJSON bool) error {
 			Enforce string `json:"enforce"`
 		}{out.GetName(), out.GetCgroup(), out.GetEnforce()})
 	}
-	text := "is governed"
-	switch out.GetEnforce() {
-	case "observe":
-		text = "is observed; nothing is done to it"
-	case "warn":
-		text = "is observed and warned; nothing else is done to it"
-	}
-	fmt.Fprintf(a.err, "maxwell: %s %s: %s\n", out.GetName(), text, out.GetCgroup())
+	fmt.Fprintf(a.err, "maxwell: %s %s: %s\n", out.GetName(), standing(out.GetEnforce()), out.GetCgroup())
 	return nil
 }
 
 func (a *app) detachVerb() *cobra.Command {
 	return &cobra.Command{
-		Use:               "detach NAME",
-		Short:             "Let an attached group go as it was found",
-		Long:              "Let go what attach or a rule of the daemon's took: it runs on as it was found, and\nits books are closed. No rule takes it again while it is there.",
-		Example:           "  maxwell detach postgres",
-		Args:              oneArg("NAME"),
+		Use:     "detach NAME",
+		Short:   "Let an attached group go as it was found",
+		Long:    "Let go what attach or a rule of the daemon's took: it runs on as it was found, and\nits books are closed. No rule takes it again while it is there.",
+		Example: "  maxwell detach postgres",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := oneArg("NAME")(cmd, args); err != nil {
+				return err
+			}
+			return checkTarget("detach", args[0])
+		},
 		ValidArgsFunction: a.completeNames(1, false),
 		RunE: func(_ *cobra.Command, args []string) error {
 			err := a.change(context.Background(), func(ctx context.Context, c connection, id []byte) error {

@@ -131,6 +131,16 @@ func noticeOf(e *v1.Event) (report.Notice, bool) {
 	if w.GetDraws() {
 		n.Wallet = w.GetWallet()
 	}
+	free := w.GetEnforce() != ""
+	switch e.GetKind() {
+	case "would-stop":
+		n.Kind = report.WouldBeStopped
+		return n, w.GetEnforce() == "warn" // who is only observed is not told
+	case "broke", "paused":
+		if free { // that it would be stopped is told, and it is not
+			return n, false
+		}
+	}
 	switch e.GetKind() {
 	case "warned":
 		budget := unit.Credits(w.GetBudgetUcredits() + w.GetIncomeUcredits())

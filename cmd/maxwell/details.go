@@ -12,7 +12,7 @@ import (
 // detailOf is a workload for a report, with all that the market knows.
 func detailOf(w *v1.Workload) report.Detail {
 	return report.Detail{
-		Workload: workloadOf(w, ""), ID: w.GetId(), UID: w.GetUid(), Client: w.GetClient(), Command: w.GetCommand(), Log: w.GetLog(),
+		Workload: workloadOf(w, ""), Mode: modeOf(w), ID: w.GetId(), UID: w.GetUid(), Client: w.GetClient(), Command: w.GetCommand(), Log: w.GetLog(),
 		Admitted: w.GetAdmittedWallNs(), Ended: w.GetEndedWallNs(), Alive: time.Duration(w.GetAliveNs()),
 		Retryable: w.GetRetryable(), Remedy: w.GetRemedy(), Refusal: w.GetRefusal(),
 		Bid: unit.Price(w.GetBidMilli()), Auto: w.GetAuto(), MaxBid: unit.Price(w.GetMaxBidMilli()),
@@ -22,6 +22,17 @@ func detailOf(w *v1.Workload) report.Detail {
 		Memory: unit.Bytes(w.GetMemoryBytes()), Pids: w.GetPids(), SpotPeak: unit.Price(w.GetSpotPeakMilli()),
 		ReadoptedCPU: unit.CoreTime(w.GetReadoptedCpuNs()), Readopted: unit.Credits(w.GetReadoptedUcredits()),
 	}
+}
+
+// modeOf is how far the market goes with a workload.
+func modeOf(w *v1.Workload) report.Mode {
+	m := report.Mode{
+		Enforce: w.GetEnforce(), WouldReason: w.GetWouldStopReason(), WouldAt: w.GetWouldStopWallNs(), WouldStill: w.GetWouldStopStill(),
+	}
+	if m.Enforce == "" {
+		m.Enforce = "on"
+	}
+	return m
 }
 
 func detailsOf(list []*v1.Workload) []report.Detail {
@@ -44,7 +55,7 @@ func burialOf(w *v1.Workload, n *v1.Node) report.Burial {
 			Workload: workloadOf(w, ""), Command: w.GetCommand(), Wall: alive, Retryable: w.GetRetryable(), Remedy: w.GetRemedy(),
 			Modelled: n.GetModelled(), Sigma: report.Fraction(n.GetSigmaPpm()), SpotPeak: unit.Price(w.GetSpotPeakMilli()),
 		},
-		ID: w.GetId(), Client: w.GetClient(), Admitted: w.GetAdmittedWallNs(), Ended: w.GetEndedWallNs(),
+		Mode: modeOf(w), ID: w.GetId(), Client: w.GetClient(), Admitted: w.GetAdmittedWallNs(), Ended: w.GetEndedWallNs(),
 		ReadoptedCPU: unit.CoreTime(w.GetReadoptedCpuNs()), Readopted: unit.Credits(w.GetReadoptedUcredits()),
 	}
 }

@@ -39,6 +39,7 @@ func (a *app) explain(name string, asJSON bool) error {
 		return node.Plain(err)
 	}
 	x := explanationOf(r)
+	x.Now = a.now()
 	if asJSON {
 		return x.WriteJSON(a.out)
 	}
@@ -49,7 +50,7 @@ func (a *app) explain(name string, asJSON bool) error {
 func explanationOf(r *v1.ExplainResponse) report.Explanation {
 	w := r.GetWorkload()
 	return report.Explanation{
-		Verdict: r.GetVerdict(), Live: liveOf(w), MaxBid: unit.Price(w.GetMaxBidMilli()), Rate: unit.Spend(w.GetRateUcreditsPerS()),
+		Mode: modeOf(w), Verdict: r.GetVerdict(), Live: liveOf(w), MaxBid: unit.Price(w.GetMaxBidMilli()), Rate: unit.Spend(w.GetRateUcreditsPerS()),
 		Horizon: time.Duration(w.GetHorizonNs()), CoresCap: unit.MilliCores(w.GetCoresMilli()), Remedy: w.GetRemedy(), Price: priceOf(r.GetPrice()),
 		Wanted: unit.MilliCores(r.GetWantedMilli()), Got: unit.MilliCores(r.GetGotMilli()), Needed: unit.Price(r.GetNeededBidMilli()),
 		Rank: int(r.GetRank()), Ranked: int(r.GetRanked()), Reserve: unit.Price(r.GetReserveMilli()), Lasts: time.Duration(r.GetLastsNs()),

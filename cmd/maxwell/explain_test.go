@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -38,7 +39,7 @@ func (f *explainLine) Close() { f.closed++ }
 func (f *explainLine) run(args ...string) outcome {
 	var out, err strings.Builder
 	a := &app{
-		out: &out, err: &err, in: os.Stdin, environ: func() []string { return nil },
+		out: &out, err: &err, in: os.Stdin, now: time.Now, environ: func() []string { return nil },
 		connect: func(context.Context) (connection, error) { return f, nil },
 	}
 	code := a.execute(args)

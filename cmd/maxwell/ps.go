@@ -65,7 +65,7 @@ func (a *app) list(list []*v1.Workload, all, quiet, asJSON bool) error {
 		_, err := fmt.Fprintf(a.err, "maxwell: no workloads; %s\n", hint)
 		return err
 	}
-	return a.lines(report.Processes(detailsOf(list), a.columns()))
+	return a.lines(report.Processes(detailsOf(list), a.columns(), a.now()))
 }
 
 // living are the workloads that are not dead.

@@ -42,7 +42,7 @@ func (a *app) root() *cobra.Command {
 	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(flagError)
 	groups(root)
-	grouped(root, groupRun, a.runVerb(), a.upVerb(), a.stopVerb(), a.waitVerb(), a.attachVerb(), a.detachVerb(), a.daemonVerb())
+	grouped(root, groupRun, a.runVerb(), a.upVerb(), a.stopVerb(), a.waitVerb(), a.attachVerb(), a.detachVerb(), a.enforceVerb(), a.daemonVerb())
 	grouped(root, groupWatch, a.psVerb(), a.logsVerb(), a.eventsVerb(), a.priceVerb(), a.receiptVerb(), a.explainVerb(), a.topVerb())
 	grouped(root, groupMoney, a.fundVerb(), a.transferVerb(), a.bidVerb(), a.walletVerb(), a.ledgerVerb())
 	grouped(root, groupCheck, a.doctorVerb(), a.auditVerb(), a.clearVerb(), a.experimentVerb(), a.simVerb(), a.versionVerb(), a.workVerb(), a.manualVerb())

@@ -189,7 +189,7 @@ func (m *Market) eventNotes(uid uint32, e *v1.Event) []note {
 		Workload: e.GetWorkload(), Kind: e.GetKind(), AtNs: e.GetAtNs(), Percent: e.GetPercent(), What: e.GetWhat(), Reason: e.GetReason(),
 		LeftNs: e.GetLeftNs(), WallNs: e.GetWallNs(),
 		WorkloadState: &v1.Workload{
-			Id: w.GetId(), Name: w.GetName(), ExitCode: w.GetExitCode(), BudgetUcredits: w.GetBudgetUcredits(),
+			Id: w.GetId(), Name: w.GetName(), Enforce: w.GetEnforce(), ExitCode: w.GetExitCode(), BudgetUcredits: w.GetBudgetUcredits(),
 			IncomeUcredits: w.GetIncomeUcredits(), SpentUcredits: w.GetSpentUcredits(),
 		},
 	}

@@ -12,6 +12,7 @@ import (
 // Burial is the end of a workload as its market remembers it.
 type Burial struct {
 	End
+	Mode
 
 	ID           string
 	Client       string // the verb that started it
@@ -32,12 +33,14 @@ type burialReceipt struct {
 	Ended        int64         `json:"ended_wall_ns"`
 	ReadoptedCPU unit.CoreTime `json:"readopted_cpu_ns"`
 	Readopted    unit.Credits  `json:"readopted_ucredits"`
+
+	Mode
 }
 
 // WriteJSON writes the receipt as one line.
 func (u *Burial) WriteJSON(w io.Writer) error {
 	return WriteLine(w, &burialReceipt{
-		Receipt: u.Receipt(), ID: u.ID, Client: u.Client, Admitted: u.Admitted, Ended: u.Ended,
+		Receipt: u.Receipt(), Mode: u.Mode, ID: u.ID, Client: u.Client, Admitted: u.Admitted, Ended: u.Ended,
 		ReadoptedCPU: u.ReadoptedCPU, Readopted: u.Readopted,
 	})
 }
@@ -60,6 +63,13 @@ func (u *Burial) WriteText(w io.Writer, now time.Time) error {
 	}
 	if !u.Open {
 		fmt.Fprintf(&b, "  left     %s of %s budget and %s income\n", u.left().Short(), u.Budget.Short(), u.Income.Short())
+	}
+	if u.free() {
+		fmt.Fprintf(&b, "  mode     %s: nothing was done to it", u.state())
+		if when, is := u.would(now); is {
+			fmt.Fprintf(&b, "; it would have been stopped at %s", when)
+		}
+		b.WriteByte('\n')
 	}
 	if u.Loss > 0 {
 		fmt.Fprintf(&b, "  loss     %s that it could not pay\n", u.Loss.Short())

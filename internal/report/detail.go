@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 // `ps --json`.
 type Detail struct {
 	Workload
+	Mode
 
 	ID           string           `json:"id"`
 	UID          uint32           `json:"uid"`
@@ -90,17 +92,35 @@ var processColumns = []column{
 }
 
 // Processes is the table of `ps`: the living, then the dead, each in the order
-// given. No line is wider than width; 0 is no limit.
-func Processes(list []Detail, width int) []string {
+// given. No line is wider than width; 0 is no limit. now gives the zone, and the day
+// that need not be said.
+func Processes(list []Detail, width int, now time.Time) []string {
 	rows := make([][]string, 0, len(list))
+	columns := processColumns
+	would := slices.ContainsFunc(list, func(d Detail) bool { _, is := d.would(now); return is && !d.Dead() })
+	if would {
+		columns = slices.Concat(processColumns[:2], []column{{head: "WOULD HAVE STOPPED", rank: 1}}, processColumns[2:])
+	}
 	for _, dead := range []bool{false, true} {
 		for i := range list {
 			if list[i].Dead() == dead {
-				rows = append(rows, list[i].process())
+				row := list[i].process()
+				if would {
+					row = slices.Insert(row, 2, list[i].wouldText(now))
+				}
+				rows = append(rows, row)
 			}
 		}
 	}
-	return fit(processColumns, rows, width)
+	return fit(columns, rows, width)
+}
+
+// wouldText is when and why one that only is observed would have been stopped.
+func (d *Detail) wouldText(now time.Time) string {
+	if _, is := d.would(now); is && !d.Dead() {
+		return clock(d.WouldAt, now) + " " + printable(d.WouldReason)
+	}
+	return "-"
 }
 
 func (d *Detail) process() []string {
@@ -132,6 +152,9 @@ func (d *Detail) bidText() string {
 // stateText is "running", "waiting, outbid" or "dead, insolvent (exit 122)".
 func (d *Detail) stateText() string {
 	text := d.State
+	if d.free() && (text == "running" || text == "waiting") {
+		return d.state() // it waits for nothing that the market says
+	}
 	switch {
 	case d.Reason != "":
 		text += ", " + d.Reason

@@ -12,7 +12,10 @@ import (
 
 // Explanation is why one workload gets what it gets, as the market says it.
 type Explanation struct {
-	Verdict  string // a word of the API: outbid, wallet, pacing...
+	Mode
+
+	Now      time.Time // when it is told
+	Verdict  string    // a word of the API: outbid, wallet, pacing...
 	Live     Live
 	MaxBid   unit.Price // of a bid that the market makes
 	Rate     unit.Spend // that it was told to spend at most
@@ -87,12 +90,14 @@ type explanationJSON struct {
 	Others   unit.MilliCores `json:"others_milli"`
 	Price    Price           `json:"price"`
 	Workload Workload        `json:"workload"`
+
+	Mode
 }
 
 // WriteJSON writes the explanation as one object and a newline.
 func (x *Explanation) WriteJSON(w io.Writer) error {
 	return writeJSON(w, &explanationJSON{
-		Name: x.Live.Name, Verdict: x.Verdict, Summary: x.verdict(), Help: x.Commands(),
+		Mode: x.Mode, Name: x.Live.Name, Verdict: x.Verdict, Summary: x.verdict(), Help: x.Commands(),
 		Wanted: x.Wanted, Got: x.Got, Bid: x.Live.Bid, Needed: x.Needed, Rank: x.Rank, Ranked: x.Ranked,
 		Reserve: x.Reserve, Lasts: x.Lasts, Paced: x.Paced, Supply: x.Supply, Others: x.Others,
 		Price: x.Price, Workload: x.Live.Workload,
@@ -158,7 +163,14 @@ func (x *Explanation) verdictAtRest(name, got string) string {
 	case "dead":
 		return name + " is dead" + x.reason()
 	case "observed":
-		return name + " is only observed: the market counts what it uses and limits nothing"
+		text := name + " is only observed: the market counts what it uses and limits nothing"
+		if x.Enforce == warnedOnly {
+			text = name + " is only warned: the market counts what it uses, says what it would do, and limits nothing"
+		}
+		if when, is := x.would(x.Now); is {
+			text += "; it would have been stopped at " + when
+		}
+		return text
 	}
 	return name + " is " + printable(x.Verdict)
 }
@@ -247,6 +259,11 @@ func (x *Explanation) help() []advice {
 		return []advice{{text: "a higher watt budget (node: {watts: N} in the fleet file); no bid helps"}}
 	case "served", "cores", "idle":
 		return x.helpContent()
+	case "observed":
+		if x.WouldStill && x.WouldReason == "insolvent" {
+			fund.text = "and it would run again"
+			return []advice{fund}
+		}
 	case "suspended":
 		return []advice{{text: "fg, in the terminal that started it"}}
 	case "dead":

@@ -72,6 +72,14 @@ func explained() map[string]Explanation {
 	add("dying", func(x *Explanation) { x.Live.State, x.Live.Reason = "dying", "insolvent" })
 	add("dead", func(x *Explanation) { x.Live.State, x.Live.Reason, x.Remedy = "dead", "cap:cpu", "raise --max-cpu" })
 	add("observed", func(x *Explanation) { x.Got, x.Rank = 1000, 1 })
+	add("observed would have been stopped", func(x *Explanation) {
+		x.Got, x.Rank, x.Mode = 1000, 1, Mode{Enforce: "observe", WouldReason: "insolvent", WouldAt: wall(-time.Hour), WouldStill: true}
+		x.Now = noon
+	})
+	add("observed and warned", func(x *Explanation) {
+		x.Got, x.Rank, x.Mode = 1000, 1, Mode{Enforce: "warn", WouldReason: "cap-memory", WouldAt: wall(-time.Hour), WouldStill: true}
+		x.Now = noon
+	})
 	add("unheard of", func(x *Explanation) { x.Verdict = "un\x1bheard" })
 	return list
 }
@@ -82,7 +90,7 @@ func TestExplanations(t *testing.T) {
 	for _, verdict := range []string{
 		"outbid", "outbid at spot", "outbid auto", "outbid whatever it bids", "rationed", "below-reserve", "wallet", "pacing", "pacing auto",
 		"rate", "machine", "watts", "served", "served late", "served for ever", "cores by its cap", "cores by its threads", "idle", "suspended", "starting",
-		"broke", "paused", "dying", "dead", "observed", "unheard of",
+		"broke", "paused", "dying", "dead", "observed", "observed would have been stopped", "observed and warned", "unheard of",
 	} {
 		x, ok := list[verdict]
 		if !ok {

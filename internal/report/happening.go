@@ -14,7 +14,7 @@ type Happening struct {
 	At       int64         `json:"at_wall_ns"`
 	Name     string        `json:"name"`
 	ID       string        `json:"id"`
-	Kind     string        `json:"kind"` // admitted started warned broke paused funded dying dead readopted
+	Kind     string        `json:"kind"` // admitted started warned broke paused funded dying dead readopted would-stop
 	What     string        `json:"what"` // warned: budget memory pids cpu energy
 	Percent  int           `json:"percent"`
 	Left     time.Duration `json:"left_ns"`
@@ -39,6 +39,10 @@ func (h *Happening) Line(now time.Time) string {
 			text += " runs"
 		case "readopted":
 			text += " was taken back by the daemon"
+		case "would-stop":
+			text += " would have been stopped: " + h.Reason
+		case "broke": // of one that is only warned
+			text += " was told that it is broke"
 		default:
 			text += " " + h.Kind
 			if h.Reason != "" {

@@ -18,6 +18,7 @@ const (
 	WasFunded
 	IsDying
 	HasEnded
+	WouldBeStopped // it is only warned
 )
 
 // Notice is one event of a workload as its owner sees it.
@@ -60,6 +61,8 @@ func (n Notice) Line() string {
 		return fmt.Sprintf("maxwell: %s was funded and runs on", n.Name)
 	case IsDying:
 		return fmt.Sprintf("maxwell: %s is being stopped: %s", n.Name, n.Reason)
+	case WouldBeStopped:
+		return fmt.Sprintf("maxwell: %s would have been stopped: %s", n.Name, n.Reason)
 	case HasEnded:
 		if n.Reason == Exited || n.Reason == Signaled {
 			return fmt.Sprintf("maxwell: %s exited %d", n.Name, n.Exit)

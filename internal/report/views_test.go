@@ -57,6 +57,25 @@ func details() []Detail {
 	return []Detail{running, dead, waiting, open, hostile, long}
 }
 
+// observed are workloads that nothing is done to, before and after they would have
+// been stopped, and one that is governed.
+func observed() []Detail {
+	list := details()[:1]
+	for _, m := range []Mode{
+		{Enforce: "observe"},
+		{Enforce: "observe", WouldReason: "insolvent", WouldAt: wall(-time.Hour), WouldStill: true},
+		{Enforce: "warn", WouldReason: "insolvent", WouldAt: wall(-30 * time.Hour)},
+		{Enforce: "on", WouldReason: "insolvent", WouldAt: wall(-30 * time.Hour), WouldStill: true}, // from before it was on
+	} {
+		d := details()[2]
+		d.Name, d.Mode = "web-"+m.Enforce, m
+		list = append(list, d)
+	}
+	dead := details()[1]
+	dead.Mode = Mode{Enforce: "observe", WouldReason: "insolvent", WouldAt: wall(-time.Hour), WouldStill: true}
+	return append(list, dead)
+}
+
 func postings() []Posting {
 	return []Posting{
 		{Seq: 1, At: wall(-25 * time.Hour), Debit: "mint", Credit: "wallet:agent-7", Amount: 500 * coin, Purpose: "funding"},
@@ -77,10 +96,11 @@ func TestViews(t *testing.T) {
 			name  string
 			lines []string
 		}{
-			{"ps", Processes(details()[:4], width)},
-			{"ps, with hostile names", Processes(details()[3:], width)},
+			{"ps", Processes(details()[:4], width, noon)},
+			{"ps, with hostile names", Processes(details()[3:], width, noon)},
 			{"wallet ls", Wallets(wallets(details()), width)},
 			{"wallet ls, with standing ones", Wallets(treasury(), width)},
+			{"ps, observed", Processes(observed(), width, noon)},
 			{"ledger", Postings(postings(), noon, width)},
 			{"balances", Balances(&ledger, width)},
 		} {
@@ -137,7 +157,7 @@ func TestTablesNeverWrap(t *testing.T) {
 				t.Fatalf("%d cells in %d columns: %q", widthOf(line), width, line)
 			}
 		}
-		for _, lines := range [][]string{Processes(list, width), Wallets(wallets(list), width)} {
+		for _, lines := range [][]string{Processes(list, width, noon), Wallets(wallets(list), width)} {
 			for _, line := range lines {
 				for _, r := range line {
 					if !unicode.IsPrint(r) && r != utf8.RuneError {
@@ -213,6 +233,11 @@ func TestAccounts(t *testing.T) {
 		{End: end, ID: "agent-7.1a2b", Client: "run", Admitted: wall(-time.Minute), Ended: wall(0)},
 		{End: makeEnd(), ID: "make.3", Client: "run", Admitted: wall(-30 * time.Hour), Ended: wall(-29 * time.Hour), ReadoptedCPU: unit.CoreTime(3 * time.Second), Readopted: 29 * coin},
 	}
+	watched := burials[1]
+	watched.Mode, watched.Loss = Mode{Enforce: "observe", WouldReason: "insolvent", WouldAt: wall(-time.Hour), WouldStill: true}, 3*coin
+	unseen := burials[1]
+	unseen.Mode = Mode{Enforce: "warn"}
+	burials = append(burials, watched, unseen)
 	for i := range burials {
 		section("receipt "+burials[i].Name, func() error { return burials[i].WriteText(&out, noon) })
 	}
@@ -238,6 +263,7 @@ func TestAccounts(t *testing.T) {
 			func() error { return WriteWallets(&out, nil) },
 			func() error { w := list[1].Wallet(); return w.WriteJSON(&out) },
 			func() error { return burials[1].WriteJSON(&out) },
+			func() error { return watched.WriteJSON(&out) },
 			func() error { return busy.WriteJSON(&out) },
 			func() error { return WritePostings(&out, postings()[:2]) },
 			func() error { return WritePostings(&out, nil) },
