@@ -27,6 +27,8 @@ func act(what string) {
 		grow()
 	case "ask":
 		askMarket()
+	case "replay":
+		replay()
 	}
 }
 

@@ -107,7 +107,7 @@ func happeningOf(e *v1.Event) report.Happening {
 	w := e.GetWorkloadState()
 	h := report.Happening{
 		At: e.GetWallNs(), Name: e.GetWorkload(), ID: w.GetId(), Kind: e.GetKind(), What: e.GetWhat(), Percent: int(e.GetPercent()),
-		Left: time.Duration(e.GetLeftNs()), Reason: e.GetReason(),
+		Left: time.Duration(e.GetLeftNs()), Reason: e.GetReason(), Spent: unit.Credits(w.GetSpentUcredits()), CPU: unit.CoreTime(w.GetCpuNs()),
 	}
 	if h.Kind == "dead" {
 		h.ExitCode = new(int(w.GetExitCode()))

@@ -190,7 +190,7 @@ func (m *Market) eventNotes(uid uint32, e *v1.Event) []note {
 		LeftNs: e.GetLeftNs(), WallNs: e.GetWallNs(),
 		WorkloadState: &v1.Workload{
 			Id: w.GetId(), Name: w.GetName(), Enforce: w.GetEnforce(), ExitCode: w.GetExitCode(), BudgetUcredits: w.GetBudgetUcredits(),
-			IncomeUcredits: w.GetIncomeUcredits(), SpentUcredits: w.GetSpentUcredits(),
+			IncomeUcredits: w.GetIncomeUcredits(), SpentUcredits: w.GetSpentUcredits(), CpuNs: w.GetCpuNs(),
 		},
 	}
 	key := fmt.Sprintf("%019d-%06d", e.GetWallNs(), m.told%1_000_000)

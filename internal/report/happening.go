@@ -19,7 +19,9 @@ type Happening struct {
 	Percent  int           `json:"percent"`
 	Left     time.Duration `json:"left_ns"`
 	Reason   string        `json:"reason"`
-	ExitCode *int          `json:"exit_code"` // dead
+	ExitCode *int          `json:"exit_code"`      // dead
+	Spent    unit.Credits  `json:"spent_ucredits"` // until then
+	CPU      unit.CoreTime `json:"cpu_ns"`
 	// Notice is what its owner is told; nil if that is nothing.
 	Notice *Notice `json:"-"`
 }
