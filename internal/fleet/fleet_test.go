@@ -167,6 +167,8 @@ func drawWorkload(t *rapid.T, name string) Workload {
 		w.Income = Income{Per: "unit", Amount: unit.Credits(amount("income", 1<<60))}
 		w.Env = map[string]string{"A": word.Draw(t, "env"), "b c": "x"}
 	}
+	w.StopSaid = w.WhenBroke == Stop && rapid.Bool().Draw(t, "stop said")
+	w.Wallet = rapid.SampledFrom([]string{"", "team", "a_b-1"}).Draw(t, "wallet")
 	return w
 }
 

@@ -438,7 +438,7 @@ func TestABudgetComesFromItsWallet(t *testing.T) {
 	for want, req := range map[string]*v1.AdmitRequest{
 		"of yours":              {Name: "x", Wallet: "nobodys"},
 		"is a wallet's name":    {Name: "team"},
-		`"team" has 300 $J`:     {Name: "x", BudgetUcredits: 400e6, Wallet: "team"},
+		"give less, or fund it": {Name: "x", BudgetUcredits: 400e6, Wallet: "team"},
 		"taken by a workload":   {Name: "job", Wallet: "team"},
 		"is a workload's":       nil,
 		"draws from wallet":     {Name: "drawing", Wallet: "team"},
