@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -85,7 +86,7 @@ func (w *week) any(rng *rand.Rand, keep func(*charge) bool) *charge {
 	return w.charges[names[rng.IntN(len(names))]]
 }
 
-// begin starts a detached command and takes it when it was acknowledged.
+// background starts a detached command and takes it when it was acknowledged.
 func (w *week) background(c charge, args ...string) {
 	r := w.tryRun(append([]string{"run", "-d", "--name", c.name}, args...)...)
 	if r.code != 0 || strings.TrimSpace(r.stdout) != c.name {
@@ -336,10 +337,7 @@ func (w *week) check() {
 	w.report()
 	w.verify(w.journal())
 	w.mu.Lock()
-	known := make(map[string]*charge, len(w.charges))
-	for name, c := range w.charges {
-		known[name] = c
-	}
+	known := maps.Clone(w.charges)
 	w.mu.Unlock()
 	before := make(map[string]time.Duration)
 	for name := range known {
@@ -509,7 +507,7 @@ func (w *week) halted(dir string) {
 	w.waitFor(dir+" to stand still", func() bool {
 		text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		still := true
-		for _, field := range strings.Fields(string(text)) {
+		for field := range strings.FieldsSeq(string(text)) {
 			pid, _ := strconv.Atoi(field)
 			if state := stateOf(pid); !strings.Contains("TDZ", state) {
 				still = false

@@ -19,12 +19,15 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // daemonLab is a lab in which a daemon runs, or is away.
 type daemonLab struct {
 	*lab
 	now    *watched // the daemon's process; nil = none
+	root   string   // name of its directories
 	flags  []string // beside those that name its places
 	wrap   func(*exec.Cmd)
 	client *http.Client
@@ -109,6 +112,25 @@ func (s *daemonLab) ready() {
 		}
 		return strings.Contains(s.now.errors.String(), readyText)
 	})
+	s.root = rootOf(s.now.cmd.Process.Pid)
+	if s.root == "" {
+		s.t.Fatal("the daemon has no directories")
+	}
+}
+
+// rootOf is what the directories of a daemon are called: its turn is noted on them.
+func rootOf(pid int) string {
+	for _, mount := range mountsOf("cgroup2") {
+		found, _ := filepath.Glob(filepath.Join(mount, "maxwell*"))
+		for _, dir := range found {
+			var turn [64]byte
+			n, err := unix.Lgetxattr(dir, "trusted.maxwell.turn", turn[:])
+			if err == nil && strings.HasPrefix(string(turn[:n]), fmt.Sprintf("%d-", pid)) {
+				return filepath.Base(dir)
+			}
+		}
+	}
+	return ""
 }
 
 // waitFor is await, for a machine on which a score of workloads compete.
@@ -151,8 +173,12 @@ func (s *daemonLab) close() {
 		return
 	}
 	s.endAll()
-	s.remember()
 	s.stop()
+	for _, mount := range cgroupMounts() {
+		if _, err := os.Stat(filepath.Join(mount, s.root)); err == nil {
+			s.t.Errorf("left behind: %s", filepath.Join(mount, s.root))
+		}
+	}
 	_ = os.RemoveAll(s.state())
 	_ = os.RemoveAll(filepath.Join(s.dir, "logs"))
 	s.clean()
@@ -388,8 +414,8 @@ func (w *purse) whole(t testing.TB) {
 	}
 }
 
-// stream opens a session and keeps its stream, as a client does. It returns the
-// session's token.
+// join opens a session, or goes on with one, and keeps its stream, as a client does.
+// It returns the session's token.
 func (s *daemonLab) join(resume string) (token string, leave func()) {
 	s.t.Helper()
 	token, leave, err := s.tryJoin(resume)

@@ -252,13 +252,14 @@ func commandLine(pid int) string {
 }
 
 // orphans lists market directories that nobody holds: a living market holds a
-// lock on its own, so a free one was left by a dead market.
+// lock on its own, so a free one was left by a dead market. A daemon's may be between
+// two of its processes: its own test looks after it.
 func orphans() []string {
 	var left []string
 	for _, mount := range cgroupMounts() {
 		found, _ := filepath.Glob(filepath.Join(mount, "maxwell*"))
 		for _, dir := range found {
-			if _, err := host.ReadMark(dir); err != nil {
+			if mark, err := host.ReadMark(dir); err != nil || mark.Mode == "daemon" {
 				continue // not a market's: another test's directory
 			}
 			if held, err := host.Locked(dir); err == nil && !held {

@@ -15,8 +15,6 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
@@ -640,108 +638,6 @@ func (m *Market) discard() {
 			m.fault("discard "+name, err)
 		}
 	}
-}
-
-// reread takes the last receipts, events and answers into memory.
-func (m *Market) reread(p *past) error {
-	store := p.keeper.store
-	var dead []*member
-	for d, err := range store.Documents(journal.Query{Kind: ofReceipt, Newest: true, Limit: mostDead}) {
-		g := grave{Workload: message{&v1.Workload{}}}
-		if err == nil {
-			err = json.Unmarshal(d.Body, &g)
-		}
-		if err != nil {
-			return fmt.Errorf("read receipt %s: %w", d.Key, err)
-		}
-		w := g.Workload.Message.(*v1.Workload)
-		serial, _ := strconv.ParseUint(d.Key, 10, 64)
-		mem := &member{name: w.GetName(), serial: serial, uid: d.UID, client: w.GetClient(), closed: w, buried: make(chan struct{})}
-		close(mem.buried)
-		if s := m.session[g.Session]; s != nil {
-			mem.session = s
-			s.lost(mem)
-		} else if time.Since(d.Wall) < resumeAfterRestart*3 {
-			mem.session = m.sessionOf(g.Session, w.GetClient(), d.UID)
-			mem.session.lost(mem)
-		}
-		dead = append(dead, mem)
-	}
-	for i := len(dead) - 1; i >= 0; i-- {
-		m.chronicle.buried(dead[i])
-	}
-	var events []happening
-	for d, err := range store.Documents(journal.Query{Kind: ofEvent, Newest: true, Limit: mostEvents / 2}) {
-		e := &v1.Event{}
-		if err == nil {
-			err = protojson.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(d.Body, e)
-		}
-		if err != nil {
-			return fmt.Errorf("read event %s: %w", d.Key, err)
-		}
-		events = append(events, happening{d.UID, e})
-	}
-	for i := len(events) - 1; i >= 0; i-- {
-		m.chronicle.add(events[i].uid, events[i].e)
-	}
-	for d, err := range store.Documents(journal.Query{Kind: ofRequest, Newest: true, Limit: mostAnswers / 2}) {
-		if err == nil {
-			err = m.answers.recall(d)
-		}
-		if err != nil {
-			return fmt.Errorf("read request %s: %w", d.Key, err)
-		}
-	}
-	return nil
-}
-
-// recall takes an answer of an earlier process.
-func (all *answers) recall(d journal.Document) error {
-	var a struct {
-		Asked, Kind string
-		Answer      json.RawMessage
-	}
-	if err := json.Unmarshal(d.Body, &a); err != nil {
-		return err
-	}
-	kind, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(a.Kind))
-	if err != nil {
-		return err
-	}
-	out := kind.New().Interface()
-	if err := (message{out}).UnmarshalJSON(a.Answer); err != nil {
-		return err
-	}
-	var key onceKey
-	key.uid = d.UID
-	_, id, err := parseRequestKey(d.Key)
-	if err != nil {
-		return err
-	}
-	key.id = id
-	asked, err := hex.DecodeString(a.Asked)
-	if err != nil || len(asked) != len(answer{}.asked) {
-		return fmt.Errorf("fingerprint %q", a.Asked)
-	}
-	known, first := all.take(key, [32]byte(asked))
-	if first {
-		known.out = out
-		close(known.done)
-	}
-	return nil
-}
-
-// parseRequestKey reads what requestNote wrote: UID/ID.
-func parseRequestKey(key string) (uid uint64, id requestID, err error) {
-	var digits string
-	if _, err := fmt.Sscanf(key, "%d/%32s", &uid, &digits); err != nil {
-		return 0, id, fmt.Errorf("key %q: %w", key, err)
-	}
-	raw, err := hex.DecodeString(digits)
-	if err != nil || len(raw) != len(id) {
-		return 0, id, fmt.Errorf("key %q is no request's", key)
-	}
-	return uid, requestID(raw), nil
 }
 
 // How long a session whose client is not there is kept.

@@ -119,7 +119,7 @@ func answered[T any](all *answers, uid uint32, req change) (out T, known bool) {
 
 // undecided reports whether an error leaves open what the change would come to.
 func undecided(err error) bool {
-	switch connect.CodeOf(err) {
+	switch connect.CodeOf(err) { //nolint:exhaustive // the others are answers
 	case connect.CodeUnavailable, connect.CodeUnknown, connect.CodeCanceled, connect.CodeDeadlineExceeded, connect.CodeResourceExhausted:
 		return true
 	}
