@@ -326,6 +326,9 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	if !ok {
 		return nil, &demon.Refusal{What: "attach", Reason: "this market enforces by signals, which do not reach into groups; it needs cgroup v2 and root"}
 	}
+	if dir == m.unified.Mount {
+		return nil, &cgroup.GuestError{Dir: dir, Why: cgroup.WholeTree}
+	}
 	if other, is := m.overlaps(dir); is {
 		return nil, &demon.Refusal{What: "group", Reason: fmt.Sprintf("it overlaps with that of %s; maxwell detach %s first", other, other)}
 	}
@@ -368,6 +371,13 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 		})
 		return nil, err
 	}
+	m.settle(mem, terms.Enforce)
+	m.log.Info("attached", "workload", mem.name, "group", dir, "enforce", terms.Enforce.String())
+	return mem, nil
+}
+
+// settle gives a new guest its place among the living.
+func (m *Market) settle(mem *member, now demon.Enforce) {
 	m.lodge(mem)
 	m.mu.Lock()
 	m.names[mem.name] = mem
@@ -380,7 +390,7 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 		mem.metered = true
 		m.loop.members[mem.slot] = mem
 		m.loop.demon.Started(mem.slot)
-		if m.under(mem.mode) != terms.Enforce { // the ceiling moved meanwhile
+		if m.under(mem.mode) != now { // the ceiling moved meanwhile
 			if err := m.loop.govern(mem); err != nil {
 				m.fault("enforcement of "+mem.name, err)
 			}
@@ -388,8 +398,6 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 		m.loop.demon.Post()
 		m.loop.recordOf(mem)
 	})
-	m.log.Info("attached", "workload", mem.name, "group", dir, "enforce", terms.Enforce.String())
-	return mem, nil
 }
 
 // meterGuest begins to count a guest, and remembers what it had used before: that
