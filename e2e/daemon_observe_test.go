@@ -276,7 +276,7 @@ func (o *office) picture(forks ...string) map[string]string {
 		text, err := os.ReadFile(path)
 		all[own] = fmt.Sprintf("%v %v %s", info.Mode(), err, sortedLines(text))
 		if name == "cgroup.procs" {
-			for _, pid := range strings.Fields(string(text)) {
+			for pid := range strings.FieldsSeq(string(text)) {
 				all["process "+pid+" of "+group] = process(pid)
 			}
 		}
