@@ -85,7 +85,7 @@ func (a actor) here() error {
 // inside is true for every group of the market's, also of one that is buried.
 func (m *Market) roomOf(group string) (inside bool, mem *member) {
 	dir, ok := m.unified.Dir(group)
-	top := m.enforcer.Describe().Root
+	top := m.top
 	if !ok || top == "" || !strings.HasPrefix(dir, top+"/") {
 		return false, nil
 	}

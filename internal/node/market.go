@@ -27,6 +27,7 @@ type Market struct {
 	settings Settings
 	uid      uint32         // whom the market runs as
 	unified  host.Hierarchy // of cgroup2, to find callers by their group
+	top      string         // directory of the groups; "" without cgroups
 	log      *slog.Logger
 	began    unit.Instant
 

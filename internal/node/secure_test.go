@@ -298,7 +298,6 @@ func TestEnergyByTheQuantum(t *testing.T) {
 	if _, err := c.Started(ctx, &v1.StartedRequest{Token: token, Name: "job", Pid: int32(hogs.Process.Pid)}); err != nil {
 		t.Fatal(err)
 	}
-	var funded int64
 	asks := map[string]func(c maxwellv1connect.MarketServiceClient) (string, error){
 		"Snapshot": func(c maxwellv1connect.MarketServiceClient) (string, error) {
 			r, err := c.Snapshot(ctx, &v1.SnapshotRequest{})
@@ -323,11 +322,6 @@ func TestEnergyByTheQuantum(t *testing.T) {
 		"SetBid": func(c maxwellv1connect.MarketServiceClient) (string, error) {
 			r, err := c.SetBid(ctx, &v1.SetBidRequest{Name: "job", BidMilli: 2000})
 			return figures(r.GetWorkload()), err
-		},
-		"Fund": func(c maxwellv1connect.MarketServiceClient) (string, error) {
-			r, err := c.Fund(ctx, &v1.FundRequest{Name: "job", AmountUcredits: 1})
-			funded++
-			return fmt.Sprint(r.GetBalanceUcredits() - funded), err
 		},
 		"Join": func(c maxwellv1connect.MarketServiceClient) (string, error) {
 			life, cancel := context.WithCancel(ctx)
@@ -514,11 +508,11 @@ func TestOverTCP(t *testing.T) {
 	token := h.session(near)
 	h.admit(near, token, "job", 1e9)
 	anna, ben, root := far("1001"), far("1002"), far("0")
-	if r, err := anna.Fund(ctx, &v1.FundRequest{Name: "job", AmountUcredits: 5}); err != nil || r.GetBalanceUcredits() == 0 {
+	if r, err := anna.SetBid(ctx, &v1.SetBidRequest{Name: "job", BidMilli: 3000}); err != nil || r.GetWorkload().GetBidMilli() != 3000 {
 		t.Errorf("the owner from afar: %v, %v", r, err)
 	}
 	for who, c := range map[string]maxwellv1connect.MarketServiceClient{"another user": ben, "root": root} {
-		if _, err := c.Fund(ctx, &v1.FundRequest{Name: "job", AmountUcredits: 5}); connect.CodeOf(err) != connect.CodeNotFound {
+		if _, err := c.SetBid(ctx, &v1.SetBidRequest{Name: "job", BidMilli: 3000}); connect.CodeOf(err) != connect.CodeNotFound {
 			t.Errorf("%s from afar: %v", who, err)
 		}
 		r, err := c.Snapshot(ctx, &v1.SnapshotRequest{})

@@ -227,6 +227,7 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 	if err := m.enforce(dir, roots, lock, before); err != nil {
 		return nil, errors.Join(err, m.sensor.Close())
 	}
+	m.top = m.enforcer.Describe().Root
 	if m.trace, err = openTrace(s.Trace); err == nil {
 		m.loop, err = newLoop(m)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	"github.com/maxwell-hypervisor/maxwell/internal/api"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/config"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
@@ -37,7 +38,7 @@ func lastingMarket(args []string) (code int, ran bool) {
 	ctx, stop := ossignal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	dir := args[1]
-	s := Settings{Daemon: &Daemon{Journal: filepath.Join(dir, "journal.sqlite"), Access: api.Access{Everybody: true}, Notify: func(string) {}}}
+	s := Settings{Daemon: &Daemon{Config: config.New(), Journal: filepath.Join(dir, "journal.sqlite"), Access: api.Access{Everybody: true}, Notify: func(string) {}}}
 	err := Serve(ctx, dir, s, func(err error) { fmt.Printf("ready %v\n", err) })
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
