@@ -19,8 +19,8 @@ const (
 	// sipTime is how long what is drawn at once lasts. Shorter, and each workload is
 	// posted more often; longer, and more of a wallet is in its workloads' hands.
 	sipTime = 2 * time.Second
-	// leastSip is drawn for in a second by one that hardly runs.
-	leastSip = unit.CoreTime(100 * time.Millisecond)
+	// leastDraught is drawn for in a second by one that hardly runs.
+	leastDraught = unit.CoreTime(100 * time.Millisecond)
 	// mostThirst is how long a broke workload waits until its wallet has all that it
 	// draws at once. After that it takes what there is. Shorter, and a small
 	// allowance wakes it for a moment and stops it again; each time is an event.
@@ -145,7 +145,7 @@ func patience(w *workload) time.Duration {
 
 // mouthful is what w draws at once: for what it wants, at the price that it expects.
 func (d *Demon) mouthful(w *workload) unit.Credits {
-	wants := max(leastSip, unit.CoreTime(unit.MulDiv(int64(w.desire), int64(time.Second), int64(unit.One))))
+	wants := max(leastDraught, unit.CoreTime(unit.MulDiv(int64(w.desire), int64(time.Second), int64(unit.One))))
 	inTime := unit.MulDivSat(int64(wants), int64(sipTime), int64(time.Second))
 	return unit.Credits(max(1, unit.MulDivSat(inTime, int64(d.expected(w)), int64(time.Second))))
 }

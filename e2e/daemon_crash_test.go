@@ -213,15 +213,16 @@ func (w *week) populate() {
 	// Two clients in the foreground.
 	w.watch("run", "--name", "front", "--", "sh", "-c", spinner)
 	w.take(charge{name: "front"})
-	fleet := "workloads:\n"
+	var fleet strings.Builder
+	fleet.WriteString("workloads:\n")
 	for i := range 3 {
 		name := fmt.Sprintf("earn%d", i)
-		fleet += fmt.Sprintf("  %s: {command: [sh, -c, %q, %q], budget: 200, income: {per: piece, amount: 0.5}}\n", name, earner, filepath.Join(w.logs, name))
+		fmt.Fprintf(&fleet, "  %s: {command: [sh, -c, %q, %q], budget: 200, income: {per: piece, amount: 0.5}}\n", name, earner, filepath.Join(w.logs, name))
 		w.take(charge{name: name, granted: 200 * J})
 	}
-	fleet += fmt.Sprintf("  nap: {command: [sh, -c, %q]}\n", sleeper)
+	fmt.Fprintf(&fleet, "  nap: {command: [sh, -c, %q]}\n", sleeper)
 	w.take(charge{name: "nap"})
-	w.watch("up", writeFleet(w.t, fleet))
+	w.watch("up", writeFleet(w.t, fleet.String()))
 	for _, name := range []string{"front", "earn0", "earn1", "earn2", "nap"} {
 		waitDirectory(w.t, name)
 	}
