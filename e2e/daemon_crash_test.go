@@ -132,6 +132,8 @@ func TestDaemonCrashes(t *testing.T) {
 
 	over, ended := make(chan struct{}), make(chan struct{})
 	var crew, eye sync.WaitGroup
+	stop := sync.OnceFunc(func() { close(over); crew.Wait() })
+	defer stop() // also where a check ends the test
 	defer eye.Wait()
 	defer close(ended)
 	eye.Go(func() { w.observeGroups(root, ended) })
@@ -163,8 +165,7 @@ func TestDaemonCrashes(t *testing.T) {
 		w.long = w.long || time.Since(away) > 8*time.Second
 		w.check()
 	}
-	close(over)
-	crew.Wait()
+	stop()
 	t.Logf("%d kills (%d while it started) in %v: %d workloads, %d changes", done, early, time.Since(began).Round(time.Second), w.started, w.changes)
 	w.atRest(root)
 }

@@ -125,16 +125,15 @@ func TestObserveForetells(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := newOffice(t, "enforce: observe")
 			o.open()
-			told := o.play("observe", parts)
-			came := o.play("on", parts)
+			told, came := o.play("observe", parts), o.play("on", parts)
+			o.close()
 			for i := range parts {
-				t.Logf("%d: foretold after %v with %v of core time and %d micro-$J; stopped after %v with %v and %d", i,
-					told[i].after, told[i].cpu, told[i].spent, came[i].after, came[i].cpu, came[i].spent)
+				// The moment hangs on what others take from the load meanwhile: it is told,
+				// and no test of a shared machine can hold it.
+				t.Logf("%d: foretold %+v, stopped %+v", i, told[i], came[i])
 				foretold(t, "core time", int64(told[i].cpu), int64(came[i].cpu))
 				foretold(t, "money", told[i].spent, came[i].spent)
-				foretold(t, "moment", int64(told[i].after), int64(came[i].after))
 			}
-			o.close()
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
@@ -197,22 +198,29 @@ func (m *Market) seenBy(a actor, dead bool) *v1.Snapshot {
 	}
 	mine := make(map[string]bool) // by the name of who has it, or had it last
 	m.ownWallets(a, mine)
+	var list []*member
+	buried := make(map[string]bool) // by id: since the view was taken, some
 	for _, w := range all.GetWorkloads() {
 		mine[w.GetName()] = a.sees(w)
-		if mine[w.GetName()] {
-			out.Workloads = append(out.Workloads, w)
-		}
 	}
 	if dead {
-		list := m.chronicle.graves(mostDead, func(mem *member) bool {
+		list = m.chronicle.graves(mostDead, func(mem *member) bool {
 			if _, known := mine[mem.name]; !known {
 				mine[mem.name] = a.may(mem)
 			}
 			return a.may(mem)
 		})
-		for _, mem := range slices.Backward(list) {
-			out.Workloads = append(out.Workloads, m.lastStatement(mem))
+		for _, mem := range list {
+			buried[mem.id()] = true
 		}
+	}
+	for _, w := range all.GetWorkloads() {
+		if a.sees(w) && !buried[w.GetId()] && (dead || w.GetState() != apoptosis.Dead.String()) {
+			out.Workloads = append(out.Workloads, w)
+		}
+	}
+	for _, mem := range slices.Backward(list) {
+		out.Workloads = append(out.Workloads, m.lastStatement(mem))
 	}
 	if !a.admin || a.self != nil {
 		maps.DeleteFunc(out.Ledger.Accounts, func(account string, _ int64) bool {

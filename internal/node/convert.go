@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
@@ -180,12 +181,14 @@ func (s service) snapshot(own *session) *v1.Snapshot {
 		take()
 	}
 	for _, mem := range own.buried() {
+		// It may have been buried since the look at the living.
+		out.Workloads = slices.DeleteFunc(out.Workloads, func(w *v1.Workload) bool { return w.GetId() == mem.id() && mem.closed == nil })
 		out.Workloads = append(out.Workloads, s.m.lastStatement(mem))
 	}
 	return out
 }
 
-// snapshotOf builds a snapshot of the living that keep accepts. Called on the
+// snapshotOf builds a snapshot of those that are not buried and that keep accepts. Called on the
 // loop's thread or after its end.
 func (m *Market) snapshotOf(keep func(*member) bool) *v1.Snapshot {
 	st := m.loop.demon.Statement()
@@ -204,10 +207,9 @@ func (m *Market) snapshotOf(keep func(*member) bool) *v1.Snapshot {
 	}
 	for i := range st.Lines {
 		l := &st.Lines[i]
-		if l.State == apoptosis.Dead {
-			continue
-		}
-		if mem := m.loop.members[l.Slot]; mem != nil && keep(mem) {
+		// One that is dead and not yet buried still has its place; the slots of the
+		// others were given back.
+		if mem := m.loop.serials[l.ID]; mem != nil && m.loop.has(mem) && keep(mem) {
 			out.Workloads = append(out.Workloads, m.workload(l, mem))
 		}
 	}

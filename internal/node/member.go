@@ -235,7 +235,7 @@ func (m *Market) bury(mem *member) {
 		}
 	}
 	m.unmake(mem)
-	m.loop.do(func() {
+	told := m.loop.do(func() {
 		mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
 		m.loop.demon.SetPeak(mem.slot, mem.final.Peak)
 		m.loop.demon.Release(mem.slot)
@@ -247,8 +247,11 @@ func (m *Market) bury(mem *member) {
 		}
 		mem.session.lost(mem)
 		m.loop.record(m.receiptNotes(mem)...)
+		m.remember(mem) // at once: whoever looks finds it among the living or the dead
 	})
-	m.remember(mem)
+	if !told {
+		m.remember(mem)
+	}
 	close(mem.buried)
 }
 
