@@ -231,9 +231,9 @@ func TestAttachIsRefused(t *testing.T) {
 		line string
 		want string
 	}{
-		{nobodyUID, "attach --cgroup TOP/theirs", "not yours; an admin may attach it"},
-		{nobodyUID, "attach --cgroup TOP/mine/part", "not yours; an admin may attach it"},
-		{nobodyUID, "attach --cgroup TOP/mine/../theirs", "not yours; an admin may attach it"},
+		{nobodyUID, "attach --cgroup TOP/theirs", "no such group of yours"},
+		{nobodyUID, "attach --cgroup TOP/mine/part", "no such group of yours"},
+		{nobodyUID, "attach --cgroup TOP/mine/../theirs", "no such group of yours"},
 		{nobodyUID, "attach --pid PID", "not yours; an admin may attach it"},
 		{nobodyUID, "attach --container " + id("a"), "not yours; an admin may attach it"},
 		{nobodyUID, "detach " + ruled.Name, "no workload"},

@@ -195,26 +195,29 @@ type rule struct {
 
 // rules has every call of the service.
 var rules = map[string]rule{
-	"Join":     {named: []string{`{"resume":"TOKEN"}`}},
-	"Admit":    {named: []string{`{"token":"TOKEN","name":"mine","budgetUcredits":"900000000"}`}},
-	"Started":  {named: []string{`{"token":"TOKEN","name":"NAME","pid":1}`}},
-	"Exited":   {named: []string{`{"token":"TOKEN","name":"NAME","childExit":1}`}},
-	"Report":   {named: []string{`{"token":"TOKEN","name":"NAME","units":"5"}`}},
-	"Stop":     {named: []string{`{"name":"NAME"}`, `{"name":"NAME","now":true}`, `{"token":"TOKEN"}`, `{"token":"TOKEN","name":"NAME","now":true}`}},
-	"Suspend":  {named: []string{`{"token":"TOKEN","suspend":true}`}},
-	"Fund":     {named: []string{`{"name":"NAME","amountUcredits":"5000000"}`, `{"token":"TOKEN","name":"NAME","amountUcredits":"5000000"}`}},
-	"Transfer": {named: []string{`{"from":"NAME","to":"mine","amountUcredits":"5"}`, `{"from":"mine","to":"NAME","amountUcredits":"5"}`}},
-	"SetBid":   {named: []string{`{"name":"NAME","bidMilli":"9000"}`, `{"token":"TOKEN","name":"NAME","bidMilli":"9000"}`}},
-	"Snapshot": {unnamed: []string{`{}`, `{"dead":true}`}, named: []string{`{"token":"TOKEN","own":true}`}},
-	"Self":     {unnamed: []string{`{}`}},
-	"Wait":     {named: []string{`{"name":"NAME"}`, `{"name":"1"}`, `{"name":"2"}`}},
-	"Watch":    {unnamed: []string{`{"sinceWallNs":"1"}`}, named: []string{`{"name":"NAME","sinceWallNs":"1"}`}},
-	"Receipts": {unnamed: []string{`{}`, `{"name":"NAME"}`, `{"name":"1"}`}},
-	"Postings": {named: []string{`{"account":"NAME"}`, `{"account":"wallet:NAME"}`, `{"account":"deposit:NAME"}`, `{"account":"lease:node"}`}},
-	"Explain":  {named: []string{`{"name":"NAME"}`}},
-	"Attach":   {named: []string{`{"pid":1,"terms":{"name":"mine"}}`, `{"cgroup":"/","terms":{"name":"mine"}}`, `{"cgroup":"/maxwell/w-NAME","terms":{"name":"mine"}}`}},
-	"Detach":   {named: []string{`{"name":"NAME"}`}},
-	"Leave":    {named: []string{`{"token":"TOKEN"}`}},
+	"Join":         {named: []string{`{"resume":"TOKEN"}`}},
+	"Admit":        {named: []string{`{"token":"TOKEN","name":"mine","budgetUcredits":"900000000"}`}},
+	"Started":      {named: []string{`{"token":"TOKEN","name":"NAME","pid":1}`}},
+	"Exited":       {named: []string{`{"token":"TOKEN","name":"NAME","childExit":1}`}},
+	"Report":       {named: []string{`{"token":"TOKEN","name":"NAME","units":"5"}`}},
+	"Stop":         {named: []string{`{"name":"NAME"}`, `{"name":"NAME","now":true}`, `{"token":"TOKEN"}`, `{"token":"TOKEN","name":"NAME","now":true}`}},
+	"Suspend":      {named: []string{`{"token":"TOKEN","suspend":true}`}},
+	"Fund":         {named: []string{`{"name":"NAME","amountUcredits":"5000000"}`, `{"token":"TOKEN","name":"NAME","amountUcredits":"5000000"}`}},
+	"Transfer":     {named: []string{`{"from":"NAME","to":"mine","amountUcredits":"5"}`, `{"from":"mine","to":"NAME","amountUcredits":"5"}`}},
+	"SetBid":       {named: []string{`{"name":"NAME","bidMilli":"9000"}`, `{"token":"TOKEN","name":"NAME","bidMilli":"9000"}`}},
+	"Snapshot":     {unnamed: []string{`{}`, `{"dead":true}`}, named: []string{`{"token":"TOKEN","own":true}`}},
+	"Self":         {unnamed: []string{`{}`}},
+	"Wait":         {named: []string{`{"name":"NAME"}`, `{"name":"1"}`, `{"name":"2"}`}},
+	"Watch":        {unnamed: []string{`{"sinceWallNs":"1"}`}, named: []string{`{"name":"NAME","sinceWallNs":"1"}`}},
+	"Receipts":     {unnamed: []string{`{}`, `{"name":"NAME"}`, `{"name":"1"}`}},
+	"Postings":     {named: []string{`{"account":"NAME"}`, `{"account":"wallet:NAME"}`, `{"account":"deposit:NAME"}`, `{"account":"lease:node"}`}},
+	"Explain":      {named: []string{`{"name":"NAME"}`}},
+	"Attach":       {named: []string{`{"pid":1,"terms":{"name":"mine"}}`, `{"cgroup":"/","terms":{"name":"mine"}}`, `{"cgroup":"/maxwell/w-NAME","terms":{"name":"mine"}}`}},
+	"Detach":       {named: []string{`{"name":"NAME"}`}},
+	"SetEnforce":   {named: []string{`{"name":"NAME","enforce":"observe"}`, `{"all":true,"enforce":"observe"}`}},
+	"CreateWallet": {named: []string{`{"name":"mine","parent":"NAME"}`, `{"name":"mine","owner":0}`}},
+	"ListWallets":  {unnamed: []string{`{}`}},
+	"Leave":        {named: []string{`{"token":"TOKEN"}`}},
 }
 
 // secrets are what nobody else may read of the victims.
@@ -291,6 +294,9 @@ func TestOwnersAndAdminsMay(t *testing.T) {
 			"Fund": `{"name":"NAME","amountUcredits":"1000000"}`, "SetBid": `{"name":"NAME","bidMilli":"3000"}`,
 			"Explain": `{"name":"NAME"}`, "Postings": `{"account":"NAME"}`, "Snapshot": `{}`,
 		} {
+			if verb == "Fund" && uid == 65534 {
+				continue // money is made by admins alone
+			}
 			if code, text := s.call(uid, verb, strings.ReplaceAll(body, "NAME", name)); code != http.StatusOK || !strings.Contains(text, "ucredits") && !strings.Contains(text, "Ucredits") {
 				t.Errorf("%s by %d: %d %s", verb, uid, code, text)
 			}

@@ -459,7 +459,9 @@ func (s service) Attach(ctx context.Context, req *v1.AttachRequest) (*v1.AttachR
 	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.AttachResponse, error) {
 		dir, err := s.m.groupOf(req)
 		if err == nil {
-			err = a.governs(dir)
+			if err = a.governs(dir); err != nil && req.GetCgroup() != "" {
+				err = s.m.noGroup(req.GetCgroup()) // nor that it is there
+			}
 		}
 		if err != nil {
 			return nil, refused(err)
@@ -554,13 +556,18 @@ func (m *Market) groupOf(req *v1.AttachRequest) (string, error) {
 		path := strings.TrimPrefix(g.Cgroup, m.unified.Mount)
 		dir := filepath.Join(m.unified.Mount, filepath.Join("/", path)) // never above the mount
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() || strings.ContainsAny(path, "\x00\n") {
-			return "", &demon.Refusal{What: "cgroup", Reason: fmt.Sprintf("%q: no such group below %s", g.Cgroup, m.unified.Mount)}
+			return "", m.noGroup(g.Cgroup)
 		}
 		return dir, nil
 	case *v1.AttachRequest_Container:
 		return m.containerDir(g.Container)
 	}
 	return "", &demon.Refusal{What: "group", Reason: "name a process, a cgroup or a container"}
+}
+
+// noGroup refuses a path below which the caller may govern nothing.
+func (m *Market) noGroup(path string) error {
+	return &demon.Refusal{What: "cgroup", Reason: fmt.Sprintf("%q: no such group of yours below %s; an admin may attach every group", path, m.unified.Mount)}
 }
 
 // containerDir finds the group of the only container whose id begins so.
