@@ -118,7 +118,7 @@ func TestJournalWithoutRoom(t *testing.T) {
 	l := newLab(t)
 	file := filepath.Join(t.TempDir(), "books.sqlite")
 	cmd := l.command("up", writeFleet(t, briefly), "--journal", file, "--for", "20s")
-	cmd.Args = append([]string{"bash", "-c", `ulimit -f 96; exec "$@"`, "bash"}, cmd.Args...) // KiB
+	cmd.Args = append([]string{"bash", "-c", `ulimit -f 192; exec "$@"`, "bash"}, cmd.Args...) // KiB
 	cmd.Path = "/bin/bash"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	w := l.observe(cmd)
