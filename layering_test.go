@@ -26,6 +26,7 @@ var layers = map[string][]string{
 	"apoptosis": {"unit"},
 	"demon":     {"unit", "physics", "price", "market", "ledger", "apoptosis"},
 
+	"internal/golden":                          {},
 	"internal/host":                            {"unit"},
 	"internal/host/hosttest":                   {"unit", "internal/host"},
 	"internal/sensor":                          {"unit", "physics", "internal/host"},
@@ -80,6 +81,7 @@ var external = map[string][]string{
 		"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest", "e2e",
 	},
 	"modernc.org/sqlite":           {"internal/journal"},
+	"github.com/google/go-cmp/cmp": {"internal/golden"}, // which only tests import
 	"golang.org/x/term":            {"cmd"},
 	"github.com/spf13/cobra":       {"cmd"},
 	"github.com/spf13/pflag":       {"cmd"},

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 )
 
 func (s *fakeService) Attach(_ context.Context, r *v1.AttachRequest) (*v1.AttachResponse, error) {
@@ -122,7 +123,7 @@ func TestAttachScreens(t *testing.T) {
 			t.Errorf("%s asked %v", line, f.service.asked)
 		}
 	}
-	golden(t, "attach.golden", out.String())
+	golden.Check(t, "attach.golden", out.String())
 }
 
 // TestAttachRequests: what is asked of the market.

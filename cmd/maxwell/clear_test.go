@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/internal/report"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
@@ -28,7 +29,7 @@ func TestClearBooks(t *testing.T) {
 		o := newFakeMarket().run("clear", file)
 		fmt.Fprintf(&out, "== %s (exit %d)\n%s%s", filepath.Base(file), o.code, o.out, o.err)
 	}
-	golden(t, "clear.golden", out.String())
+	golden.Check(t, "clear.golden", out.String())
 }
 
 // TestClearByHand holds the golden files to sums made by hand, up to the
@@ -154,7 +155,7 @@ func TestBookErrors(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%s\n    %v\n", tt.name, err)
 	}
-	golden(t, "book-errors.golden", out.String())
+	golden.Check(t, "book-errors.golden", out.String())
 }
 
 func FuzzBook(f *testing.F) {
@@ -185,7 +186,7 @@ func TestFirstScreen(t *testing.T) {
 	if o.code != 0 || o.err != "" {
 		t.Fatalf("got %+v", o)
 	}
-	golden(t, "first-screen.golden", o.out)
+	golden.Check(t, "first-screen.golden", o.out)
 }
 
 func TestEndow(t *testing.T) {

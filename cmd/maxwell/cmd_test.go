@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,29 +19,10 @@ import (
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
 
 // TestScreens runs the command lines of testdata/screens.txt, one a line, and
 // compares what they print and return with screens.golden.
@@ -72,7 +52,7 @@ func TestScreens(t *testing.T) {
 	}
 	got := regexp.MustCompile(`after [0-9.]+ [num]?s\b`).ReplaceAllString(out.String(), "after TIME")
 	got = regexp.MustCompile(`[0-9.]+ cores on average`).ReplaceAllString(got, "N cores on average")
-	golden(t, "screens.golden", got)
+	golden.Check(t, "screens.golden", got)
 }
 
 // words splits a line at blanks; ” is an empty word.
@@ -115,7 +95,7 @@ func TestHelpOfEveryVerb(t *testing.T) {
 		}
 	}
 	walk(root)
-	golden(t, "help.golden", out.String())
+	golden.Check(t, "help.golden", out.String())
 }
 
 func TestRunParsesEveryFlag(t *testing.T) {
@@ -316,7 +296,7 @@ func TestUpOnPaper(t *testing.T) {
 		t.Fatalf("%+v", o)
 	}
 	got := regexp.MustCompile(`after [0-9.]+ [num]?s\b`).ReplaceAllString(o.out, "after TIME")
-	golden(t, "up.golden", got)
+	golden.Check(t, "up.golden", got)
 }
 
 func TestUpPutsThePlaceBeforeARefusal(t *testing.T) {

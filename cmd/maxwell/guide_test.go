@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 )
 
 //go:generate go test -count=1 -run ^TestReference$ . -args -update
@@ -97,7 +98,7 @@ func unindent(text string) string {
 
 // TestReference: docs/cli.md is what the verbs say of themselves.
 func TestReference(t *testing.T) {
-	golden(t, "../"+documents+"cli.md", reference())
+	golden.Check(t, "../"+documents+"cli.md", reference())
 }
 
 // texts are the documents whose commands are tried.

@@ -3,7 +3,6 @@ package config
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -19,32 +18,14 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 //go:generate go test -count=1 -run ^TestDocuments$ . -args -update
 
-var update = flag.Bool("update", false, "rewrite the golden files")
-
 // same compares what configurations say, not where it was written.
 var same = cmp.Options{cmpopts.IgnoreUnexported(Config{}), cmpopts.IgnoreFields(Rule{}, "Place"), cmpopts.EquateEmpty()}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s is not what the code says; make generate (-want +got):\n%s", path, diff)
-	}
-}
 
 func parse(t testing.TB, text string, environ, set []string) *Config {
 	t.Helper()
@@ -172,7 +153,7 @@ func TestBadFiles(t *testing.T) {
 		fmt.Fprintf(&out, "%s\n", name)
 		writeProblems(t, &out, name, c, err)
 	}
-	golden(t, "testdata/bad.golden", out.String())
+	golden.CheckFile(t, "testdata/bad.golden", out.String())
 }
 
 func writeProblems(t *testing.T, out *strings.Builder, name string, c *Config, err error) {
@@ -212,7 +193,7 @@ func TestBadVariablesAndFlags(t *testing.T) {
 		fmt.Fprintf(&out, "%s\n", tt.name)
 		writeProblems(t, &out, tt.name, c, err)
 	}
-	golden(t, "testdata/layers.golden", out.String())
+	golden.CheckFile(t, "testdata/layers.golden", out.String())
 }
 
 func TestProblemsAreOneLine(t *testing.T) {
@@ -408,7 +389,7 @@ rules:
     wallet: {bid: auto, most: 1M}
 metrics: {listen: "127.0.0.1:9273"}
 `, []string{"MAXWELL_NODE_WATTS=30W"}, []string{"log.level=debug", "admins.groups=maxwell,wheel"})
-	golden(t, "testdata/effective.golden", written(t, c))
+	golden.CheckFile(t, "testdata/effective.golden", written(t, c))
 }
 
 func FuzzParse(f *testing.F) {

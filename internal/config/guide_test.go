@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 )
 
 const guide = "../../docs/guide/daemon.md"
@@ -43,12 +45,12 @@ func TestDocuments(t *testing.T) {
 	if tables != 2 {
 		t.Errorf("%s has %d generated tables, want 2", guide, tables)
 	}
-	golden(t, guide, want)
+	golden.CheckFile(t, guide, want)
 	var b bytes.Buffer
 	if err := WriteTemplate(&b); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "../../packaging/maxwell.yaml", b.String())
+	golden.CheckFile(t, "../../packaging/maxwell.yaml", b.String())
 }
 
 // TestTemplate: the installed file says nothing but observe; with the marks of

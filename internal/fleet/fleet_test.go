@@ -2,11 +2,9 @@ package fleet
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var placeless = cmpopts.IgnoreFields(Workload{}, "Place")
 
@@ -113,25 +110,7 @@ func TestErrors(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%s\n    %v\n", name, err)
 	}
-	golden(t, "errors.golden", out.String())
-}
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
+	golden.Check(t, "errors.golden", out.String())
 }
 
 func drawWorkload(t *rapid.T, name string) Workload {

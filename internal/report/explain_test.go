@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -110,7 +111,7 @@ func TestExplanations(t *testing.T) {
 	if err := x.WriteJSON(&out); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "explain.golden", out.String())
+	golden.Check(t, "explain.golden", out.String())
 }
 
 // TestExplanationsFit: 80 columns, whatever the figures, and no control

@@ -3,10 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,28 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
 
 const (
 	joule = unit.Microjoules(1_000_000)
@@ -108,7 +86,7 @@ func TestClosingLines(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	golden(t, "closing.golden", out.String())
+	golden.Check(t, "closing.golden", out.String())
 }
 
 func TestReceiptFirstKeys(t *testing.T) {
@@ -118,7 +96,7 @@ func TestReceiptFirstKeys(t *testing.T) {
 	if err := receipt.WriteJSON(&b); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "receipt.golden", b.String())
+	golden.Check(t, "receipt.golden", b.String())
 	const first = `{"reason":"insolvent","retryable":true,"exit_code":122,"child_exit":143,"remedy":"fund agent-7"`
 	if !strings.HasPrefix(b.String(), first) {
 		t.Errorf("receipt begins %.120s, want %s", b.String(), first)
@@ -143,7 +121,7 @@ func TestNotices(t *testing.T) {
 	} {
 		out.WriteString(n.Line() + "\n")
 	}
-	golden(t, "notices.golden", out.String())
+	golden.Check(t, "notices.golden", out.String())
 }
 
 func fleetStatement() Statement {
@@ -182,7 +160,7 @@ func TestStatement(t *testing.T) {
 	if err := s.WriteJSON(&out); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "statement.golden", out.String())
+	golden.Check(t, "statement.golden", out.String())
 	var back Statement
 	if err := json.Unmarshal(out.Bytes(), &back); err != nil {
 		t.Fatal(err)
@@ -194,7 +172,7 @@ func TestStatement(t *testing.T) {
 	if err := s.WriteClosing(&out, 20*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "statement-closing.golden", out.String())
+	golden.Check(t, "statement-closing.golden", out.String())
 }
 
 func TestEmptyStatementHasEveryKey(t *testing.T) {
@@ -257,7 +235,7 @@ func TestTable(t *testing.T) {
 	out.WriteString("== all\n" + s.Head() + "\n" + strings.Join(s.Rows(0), "\n") + "\n")
 	out.WriteString("== three fit\n" + strings.Join(s.Rows(3), "\n") + "\n")
 	out.WriteString("== one line\n" + s.Line() + "\n")
-	golden(t, "table.golden", out.String())
+	golden.Check(t, "table.golden", out.String())
 }
 
 func TestScreenRedrawsInPlace(t *testing.T) {
@@ -281,7 +259,7 @@ func TestScreenRedrawsInPlace(t *testing.T) {
 			t.Errorf("a line of %d columns on a screen of 60: %q", n, line)
 		}
 	}
-	golden(t, "screen.golden", strings.ReplaceAll(out.String(), "\x1b", "ESC"))
+	golden.Check(t, "screen.golden", strings.ReplaceAll(out.String(), "\x1b", "ESC"))
 }
 
 func TestDoctor(t *testing.T) {
@@ -313,7 +291,7 @@ func TestDoctor(t *testing.T) {
 	if err := d.WriteJSON(&out); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "doctor.golden", out.String())
+	golden.Check(t, "doctor.golden", out.String())
 }
 
 func round() Round {
@@ -361,7 +339,7 @@ func TestExperiment(t *testing.T) {
 		t.Error("a leech lived in round 2, and yet there is a ratio after the last death")
 	}
 	write(&undead)
-	golden(t, "experiment.golden", out.String())
+	golden.Check(t, "experiment.golden", out.String())
 	empty := Compare(plan, nil)
 	if empty.Ratio() != nil || empty.RatioAfter() != nil || empty.NoAfter == "" {
 		t.Errorf("no rounds gave %v, %v, %q", empty.Ratio(), empty.RatioAfter(), empty.NoAfter)

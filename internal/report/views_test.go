@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -110,7 +111,7 @@ func TestViews(t *testing.T) {
 			}
 		}
 	}
-	golden(t, "views.golden", out.String())
+	golden.Check(t, "views.golden", out.String())
 }
 
 type fataler interface {
@@ -276,7 +277,7 @@ func TestAccounts(t *testing.T) {
 		}
 		return nil
 	})
-	golden(t, "accounts.golden", out.String())
+	golden.Check(t, "accounts.golden", out.String())
 }
 
 func wallets(list []Detail) []Wallet {

@@ -2,10 +2,7 @@ package tui
 
 import (
 	"errors"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,14 +10,12 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 	"github.com/maxwell-hypervisor/maxwell/internal/report"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 const (
 	joule = unit.Microjoules(1_000_000)
@@ -88,24 +83,6 @@ func (m *Model) press(keys ...string) Ask {
 	return last
 }
 
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
-
 // TestFrames: what scripts of keys lead to, on two terminals.
 func TestFrames(t *testing.T) {
 	for _, size := range [][2]int{{80, 24}, {200, 50}} {
@@ -138,7 +115,7 @@ func TestFrames(t *testing.T) {
 		empty.Workloads, empty.Node.Allowance = nil, 0
 		m.Took(empty, nil)
 		show("nobody", m)
-		golden(t, fmt.Sprintf("frames-%d.golden", size[0]), out.String())
+		golden.Check(t, fmt.Sprintf("frames-%d.golden", size[0]), out.String())
 	}
 }
 

@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -18,7 +16,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -26,9 +23,8 @@ import (
 
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/metrics"
+	"github.com/maxwell-hypervisor/maxwell/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // market is a source of snapshots that a test changes between scrapes.
 type market struct {
@@ -135,19 +131,7 @@ func (s scraped) workloads() []string {
 func TestExposition(t *testing.T) {
 	m := &market{snapshot: example()}
 	got := scrape(t, metrics.Handler(m.source))
-	const name = "testdata/metrics.golden"
-	if *update {
-		if err := os.WriteFile(name, []byte(got.text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got.text); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	golden.Check(t, "metrics.golden", got.text)
 	problems, err := promlint.New(bytes.NewReader([]byte(got.text))).Lint()
 	if err != nil {
 		t.Fatal(err)
