@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"os"
 	"strconv"
@@ -101,17 +100,17 @@ func (m topMarket) Look(ctx context.Context) (report.Snapshot, error) {
 }
 
 func (m topMarket) Fund(ctx context.Context, name string, amount unit.Credits) (unit.Credits, error) {
-	r, err := m.connection.Fund(ctx, &v1.FundRequest{Name: name, AmountUcredits: int64(amount), RequestId: onceID()})
+	r, err := m.connection.Fund(ctx, &v1.FundRequest{Name: name, AmountUcredits: int64(amount), RequestId: newRequestID()})
 	return unit.Credits(r.GetBalanceUcredits()), node.Plain(err)
 }
 
 func (m topMarket) Bid(ctx context.Context, name string, bid unit.Price) error {
-	_, err := m.SetBid(ctx, &v1.SetBidRequest{Name: name, BidMilli: int64(bid), Auto: bid == 0, RequestId: onceID()})
+	_, err := m.SetBid(ctx, &v1.SetBidRequest{Name: name, BidMilli: int64(bid), Auto: bid == 0, RequestId: newRequestID()})
 	return node.Plain(err)
 }
 
 func (m topMarket) Stop(ctx context.Context, name string) error {
-	_, err := m.connection.Stop(ctx, &v1.StopRequest{Name: name, RequestId: onceID()})
+	_, err := m.connection.Stop(ctx, &v1.StopRequest{Name: name, RequestId: newRequestID()})
 	return node.Plain(err)
 }
 
@@ -124,11 +123,4 @@ func (m topMarket) Explain(ctx context.Context, name string) (string, error) {
 	var text strings.Builder
 	err = x.WriteText(&text)
 	return text.String(), err
-}
-
-// onceID makes a change happen once, however often it is delivered.
-func onceID() []byte {
-	id := make([]byte, 16)
-	_, _ = rand.Read(id) // never fails: crypto/rand ends the program instead
-	return id
 }

@@ -30,7 +30,6 @@ type JoinOptions struct {
 	Version  string
 	Settings Settings // used only when this client starts the market
 	Program  string   // binary with the hidden verbs; empty = this one
-	Existing bool     // join a market that runs; start none
 }
 
 // Session is one client's place in the market.
@@ -87,7 +86,7 @@ func Join(ctx context.Context, o JoinOptions) (*Session, error) {
 		switch {
 		case err == nil:
 			return s, nil
-		case errors.Is(err, ErrNoMarket) && !o.Existing:
+		case errors.Is(err, ErrNoMarket):
 			err = startMarket(o)
 		case connect.CodeOf(err) == connect.CodeUnavailable:
 			err = nil // it is closing: wait for its lock below
@@ -373,15 +372,6 @@ func (s *Session) Stop(ctx context.Context, name string, now bool) error {
 func (s *Session) Suspend(ctx context.Context, suspend bool) error {
 	_, err := again(ctx, s, func() (*v1.SuspendResponse, error) {
 		return s.rpc.Suspend(ctx, &v1.SuspendRequest{Token: s.id(), Suspend: suspend})
-	})
-	return err
-}
-
-// Fund adds money to a wallet of this market.
-func (s *Session) Fund(ctx context.Context, name string, ucredits int64) error {
-	id := drawID()
-	_, err := again(ctx, s, func() (*v1.FundResponse, error) {
-		return s.rpc.Fund(ctx, &v1.FundRequest{Token: s.id(), Name: name, AmountUcredits: ucredits, RequestId: id})
 	})
 	return err
 }
