@@ -3,18 +3,32 @@
 //
 // # Who is who
 //
-// Serve runs the market: one background process per machine (or, without
-// root, per user), in a session of its own. It is started on demand by the
-// first run or up (Join) and ends with its last client, leaving nothing
-// behind. Every client is equal: it asks for a group, starts its own process
-// into it (so terminal, standard streams and exit codes are natural), and
-// tells the market when it ended. A client's stream is its life: when it
-// breaks, its workloads are ended and paid for.
+// Serve runs the market: one process per machine (or, without root, per user).
+// The first run or up starts it in the background (Join); then it ends with its
+// last client, leaving nothing behind. With Settings.Daemon it is a service: it
+// outlives its clients, goes on from its journal, and its workloads outlive it
+// (decision 0013; durable.go, reread.go). Every client is equal: it asks for a
+// group, starts its own process into it (so terminal, standard streams and exit
+// codes are natural), and tells the market when it ended. A client's stream is
+// its life: when it breaks, and it does not come back to a daemon in time, its
+// workloads are ended and paid for.
 //
-// A watchdog child of the market holds the other end of a pipe. If the market
-// dies without a farewell (SIGKILL, panic), the watchdog kills every tree
-// below the marked directories, removes them and restores what was changed.
-// So a panic anywhere has one way out: die at once, let the watchdog clean.
+// A watchdog child of the market holds the other end of a connection. If the
+// market dies without a farewell (SIGKILL, panic), the watchdog kills every tree
+// below the marked directories, removes them and restores what was changed; a
+// daemon's it thaws instead, but for the broke. So a panic anywhere has one way
+// out: die at once, let the watchdog clean.
+//
+// Workloads without a client are guests: groups that others made and that a rule
+// or a person attached (guests.go, modes.go).
+//
+// # Who may do what
+//
+// Every call makes its actor anew from what the kernel said of the connection
+// (actor.go): a user, or from inside a workload that workload alone. What
+// others than admins are told of energy is as old as the quantum (discreet.go).
+// A change with a request id is made once (once.go); a daemon acknowledges it
+// when it is durable with its answer (mutate).
 //
 // # Threads and goroutines
 //
@@ -27,7 +41,10 @@
 // it into the death of the process.
 //
 // Where a journal is kept, one more goroutine (keep) writes what the loop hands
-// it. A disk that takes nothing holds up new work, not what runs.
+// it. A disk that takes nothing holds up new work, not what runs. A daemon has
+// more: one that looks for the groups of its rules (surveyor), one that tells the
+// service manager that ticks go on (pulse), one for each session whose client is
+// away (parted).
 //
 // Order of locks: none is ever held while another is taken, but for keeper.mu
 // under keeper.writing; hw guards the meter and the enforcer against the loop's
