@@ -51,9 +51,10 @@ var usualTests = map[string]string{
 // skips are the only tests that a guest may skip: it has root, a full cgroup
 // v2 tree and BPF, and neither v1 hierarchies nor a bash.
 var skips = map[string]string{
-	"TestMachineWithoutCgroup2": "the v1 freezer",
-	"TestFilesV1":               "cpuacct of cgroup v1",
-	"TestWaitByShares":          "the cpu controller of cgroup v1",
+	"TestMachineWithoutCgroup2":                  "the v1 freezer",
+	"TestFilesV1":                                "cpuacct of cgroup v1",
+	"TestWaitByShares":                           "the cpu controller of cgroup v1",
+	"TestSettleStopsTheCounters/without_v2_true": "the v1 freezer",
 }
 
 func readSettings(t *testing.T) settings {
