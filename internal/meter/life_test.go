@@ -34,6 +34,7 @@ func checkDescendantsAreCharged(t *testing.T, w *world, k *kernel) {
 	}
 	_ = cmd.Wait()
 	empty(t, g.Dir)
+	settled(t, k, 0, g.Dir)
 	s, err := k.Remove(0)
 	if err != nil {
 		t.Fatal(err)
@@ -237,7 +238,7 @@ func TestThousandsOfWallets(t *testing.T) {
 	}
 	for slot := 0; slot < n; slot += n / 20 {
 		w.run(refs[slot].Dir, "/bin/sh", "-c", "i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done")
-		empty(t, refs[slot].Dir)
+		settled(t, k, slot, refs[slot].Dir)
 	}
 	samples := make([]Sample, n)
 	end, err := k.Read(samples)

@@ -211,9 +211,21 @@ func during(t testing.TB, m Meter, d time.Duration, dst []Sample) {
 // empty waits until no process is left in a group.
 func empty(t testing.TB, dir string) {
 	t.Helper()
+	var last time.Duration
+	still := 0
 	eventually(t, dir+" is empty", func() bool {
 		b, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
-		return err == nil && strings.Contains(string(b), "populated 0")
+		if err != nil || !strings.Contains(string(b), "populated 0") {
+			return false
+		}
+		// The dead use a processor for some microseconds more.
+		used, err := usage(dir)
+		if err != nil || used != last {
+			last, still = used, 0
+			return false
+		}
+		still++
+		return still == 3
 	})
 }
 
