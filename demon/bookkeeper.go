@@ -139,6 +139,18 @@ func (b *bookkeeper) post(w *workload) { b.postAs(w, ledger.ForEnergy) }
 
 // postAs is post with the purpose of what was burnt.
 func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
+	held, news := b.draft(w, burnt)
+	if !news {
+		return
+	}
+	b.apply(w.ask.Name)
+	b.settle(w, held)
+}
+
+// draft makes the chain that would tell the book what happened to w's purse since
+// the last posting, and returns the place of the hold in it, or -1. It is false if
+// nothing did.
+func (b *bookkeeper) draft(w *workload, burnt ledger.Purpose) (hold int, news bool) {
 	p, was := &w.purse, &w.purse.posted
 	wallet, deposit := w.accounts()
 	held := p.balance
@@ -146,7 +158,7 @@ func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
 		held = 0
 	}
 	if was.same(p) && was.held == held {
-		return
+		return -1, false
 	}
 	b.chain, b.user = b.chain[:0], w.id
 	b.void(w)
@@ -169,9 +181,7 @@ func (b *bookkeeper) postAs(w *workload, burnt ledger.Purpose) {
 	if left := was.moved - p.moved; left > 0 {
 		b.add(wallet, p.from.account, left, ledger.ForReturn)
 	}
-	at := b.hold(w, held)
-	b.apply(w.ask.Name)
-	b.settle(w, at)
+	return b.hold(w, held), true
 }
 
 // The chart's ids. They are hashes of names: values, not state.
@@ -248,13 +258,46 @@ func (b *bookkeeper) retire(name string) {
 	delete(b.wallet, name)
 }
 
-// statement returns what was minted, every account's balance, and their sum.
-func (b *bookkeeper) statement() (minted unit.Credits, accounts map[string]unit.Credits, sum unit.Credits) {
-	accounts = make(map[string]unit.Credits)
-	for a := range b.book.Accounts() {
-		accounts[a.Name] = a.Balance()
+// balances are account balances by name, with what is not posted yet.
+type balances struct {
+	book    *ledger.Ledger
+	pending map[ledger.ID]unit.Credits // what a posting now would add
+	by      map[string]unit.Credits
+	listed  unit.Credits // their sum
+}
+
+// of is an account's balance.
+func (l *balances) of(id ledger.ID) unit.Credits { return l.book.Balance(id) + l.pending[id] }
+
+// list adds an account, if it is open.
+func (l *balances) list(id ledger.ID) {
+	if a, open := l.book.Lookup(id); open {
+		v := a.Balance() + l.pending[id]
+		l.by[a.Name] = v
+		l.listed += v
 	}
-	return -b.book.Balance(mintID), accounts, b.book.Sum()
+}
+
+// outstanding is the books with what the living have not posted yet. It
+// writes nothing.
+func (b *bookkeeper) outstanding(d *Demon) *balances {
+	l := &balances{book: b.book, pending: make(map[ledger.ID]unit.Credits), by: make(map[string]unit.Credits)}
+	for _, slot := range d.active {
+		w := d.slots[slot]
+		if w.dead {
+			continue
+		}
+		if _, news := b.draft(w, ledger.ForEnergy); !news {
+			continue
+		}
+		for i := range b.chain {
+			if t := &b.chain[i]; t.Flags&(ledger.Pending|ledger.Void) == 0 {
+				l.pending[t.Debit] -= t.Amount
+				l.pending[t.Credit] += t.Amount
+			}
+		}
+	}
+	return l
 }
 
 // Entries hands over what was done to the books since the last call, for a

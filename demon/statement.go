@@ -84,24 +84,71 @@ type Statement struct {
 	Sum         unit.Credits
 }
 
+// OtherWallets is the account under which a View sums up those that it does not
+// name.
+const OtherWallets = "wallet:*"
+
 // Statement posts what is outstanding and returns the books.
 func (d *Demon) Statement() Statement {
 	d.postAll()
+	s := d.View(true)
+	for _, line := range slices.Backward(d.dead) {
+		s.Lines = append(s.Lines, line)
+	}
+	return s
+}
+
+// View is a Statement for those who only look: it writes nothing into the books and
+// has in it what is outstanding as if that had been posted. It has no lines of the
+// dead, and only if all is true every account of theirs: a node remembers ten
+// thousand, and is looked at many times a second. What they hold is summed up as
+// OtherWallets.
+func (d *Demon) View(all bool) Statement {
 	s := Statement{
 		Now: d.now, Epochs: d.epoch, Epoch: d.length, Base: d.base(), Spot: d.spot, Grid: d.grid,
 		Misdelivery: d.misdelivery(), Share: d.share, Unit: d.unitNow, Books: d.totals,
 		Wallets: d.Wallets(), Inherited: d.inherited, Readopted: d.gaps,
 		Watts:  perSecond(d.books.Attributed, d.length),
-		Source: d.reading.Source, Sigma: d.cfg.Sigma,
+		Source: d.reading.Source, Sigma: d.cfg.Sigma, Sum: d.book.Sum(),
 	}
+	s.Lines = make([]Line, 0, len(d.active))
 	for _, slot := range d.active {
 		s.Lines = append(s.Lines, d.line(d.slots[slot]))
 	}
-	for _, line := range slices.Backward(d.dead) {
-		s.Lines = append(s.Lines, line)
+	l := d.money.outstanding(d)
+	s.Minted = -l.of(mintID)
+	if all {
+		for a := range d.book.Accounts() {
+			l.list(a.ID)
+		}
+	} else {
+		d.listLiving(l)
 	}
-	s.Minted, s.Accounts, s.Sum = d.money.statement()
+	s.Accounts = l.by
+	for i := range s.Wallets {
+		s.Wallets[i].Balance = l.of(d.standing[i].account)
+	}
 	return s
+}
+
+// listLiving lists the accounts of those who live and of nobody in particular, and
+// the sum of the others.
+func (d *Demon) listLiving(l *balances) {
+	for _, account := range theChart {
+		l.list(account().ID)
+	}
+	l.list(d.money.leased)
+	for _, v := range d.standing {
+		l.list(v.account)
+	}
+	for _, slot := range d.active {
+		wallet, deposit := d.slots[slot].accounts()
+		l.list(wallet)
+		l.list(deposit)
+	}
+	if l.listed != 0 {
+		l.by[OtherWallets] -= l.listed // all of them sum to zero
+	}
 }
 
 // LineOf returns the statement of a slot that is not yet released.

@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
@@ -35,7 +37,14 @@ func (w *World) check() error {
 	if w.Report.Ticks%17 != 0 {
 		return nil
 	}
+	whole, light := w.demon.View(true), w.demon.View(false)
+	if wrote := w.demon.Entries(); len(wrote) > 0 {
+		return fmt.Errorf("a view wrote %d entries", len(wrote))
+	}
 	st := w.demon.Statement()
+	if err := checkViews(&whole, &light, &st); err != nil {
+		return err
+	}
 	w.Report.Minted, w.Report.Energy = st.Minted, st.Books.Node
 	if st.Sum != 0 {
 		return fmt.Errorf("ledger sums to %d", st.Sum)
@@ -57,6 +66,34 @@ func (w *World) check() error {
 		if err := checkLine(&st.Lines[i]); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkViews holds that a view tells what a statement would, but for the dead.
+func checkViews(whole, light, st *demon.Statement) error {
+	living := len(whole.Lines)
+	if !maps.Equal(whole.Accounts, st.Accounts) {
+		return fmt.Errorf("a view has accounts %v, a statement %v", whole.Accounts, st.Accounts)
+	}
+	if whole.Minted != st.Minted || whole.Sum != st.Sum || whole.Books != st.Books || whole.Spot != st.Spot ||
+		!slices.Equal(whole.Lines, st.Lines[:living]) || !slices.Equal(whole.Wallets, st.Wallets) {
+		return fmt.Errorf("a view is %+v, a statement %+v", whole, st)
+	}
+	sum := unit.Credits(0)
+	for name, v := range light.Accounts {
+		sum += v
+		if name != demon.OtherWallets && v != st.Accounts[name] {
+			return fmt.Errorf("a view has %d in %s, a statement %d", v, name, st.Accounts[name])
+		}
+	}
+	for i := range light.Lines {
+		if _, listed := light.Accounts["wallet:"+light.Lines[i].Name]; !listed {
+			return fmt.Errorf("a view does not list the wallet of %s", light.Lines[i].Name)
+		}
+	}
+	if sum != 0 {
+		return fmt.Errorf("the accounts of a view sum to %d", sum)
 	}
 	return nil
 }
