@@ -209,6 +209,7 @@ func (d *Demon) SetPeak(slot int32, peak unit.Bytes) {
 func (d *Demon) Stop(slot int32, why apoptosis.Reason) {
 	if w := d.at(slot); w != nil && w.trip == apoptosis.None {
 		w.trip = why
+		d.touch(w)
 	}
 }
 
@@ -229,6 +230,7 @@ func (d *Demon) Fund(slot int32, amount unit.Credits) (unit.Credits, error) {
 	}
 	w.purse.granted += amount
 	w.purse.balance += amount
+	d.touch(w)
 	return w.purse.balance, nil
 }
 
@@ -278,6 +280,7 @@ func (d *Demon) SetBid(slot int32, bid unit.Price) error {
 		return &Refusal{What: "bid", Reason: "give a positive multiple, like 4x"}
 	}
 	w.ask.Bid, w.ask.Auto = bid, false
+	d.touch(w)
 	return d.pace(w, d.now)
 }
 
@@ -291,6 +294,7 @@ func (d *Demon) SetAuto(slot int32, most unit.Price) error {
 	if most < 0 {
 		return &Refusal{What: "bid", Reason: "give a positive ceiling, like 8x"}
 	}
+	d.touch(w)
 	before := w.ask
 	w.ask.Auto = true
 	if most > 0 {

@@ -312,8 +312,11 @@ func (d *Demon) Entries() []ledger.Entry {
 // postAll posts every living wallet.
 func (d *Demon) postAll() {
 	for _, slot := range d.active {
-		if w := d.slots[slot]; !w.dead {
+		w := d.slots[slot]
+		w.touched = false
+		if !w.dead {
 			d.keep(w)
 		}
 	}
+	d.touched = d.touched[:0]
 }

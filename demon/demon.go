@@ -93,6 +93,7 @@ type workload struct {
 	short     unit.Credits // while those who draw are served: what it lacks
 	round     uint64       // of Saves in which it was last saved
 	queued    int          // its place there
+	touched   bool         // in the demon's touched
 }
 
 // base is what a readopted workload had used before: the meter starts anew.
@@ -143,6 +144,7 @@ type Demon struct {
 	posted   unit.Instant
 	refilled unit.Instant
 
+	touched   []int32          // slots that a caller changed since the last PostTouched
 	saves     []Saved          // of this round of Saves
 	round     uint64           // of Saves
 	resumed   bool             // the books are older than this process, and nobody asked for all of them yet

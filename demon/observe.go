@@ -78,6 +78,7 @@ func (d *Demon) SetEnforce(slot int32, mode Enforce) error {
 		return &Refusal{What: "enforce", Reason: "give on, observe or warn"}
 	}
 	w.ask.Enforce = mode
+	d.touch(w)
 	w.would.Still = false
 	return nil
 }

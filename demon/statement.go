@@ -229,3 +229,26 @@ func panicf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
 // Post posts every living wallet's outstanding sums now, and not within a second.
 func (d *Demon) Post() { d.postAll() }
+
+// PostTouched posts and saves the workloads that a caller changed (funded, stopped, bid
+// for) since the last call, and nobody else: what it costs to make one change durable
+// does not grow with the market.
+func (d *Demon) PostTouched() {
+	for _, slot := range d.touched {
+		if w := d.at(slot); w != nil && w.touched {
+			w.touched = false
+			if !w.dead {
+				d.keep(w)
+			}
+		}
+	}
+	d.touched = d.touched[:0]
+}
+
+// touch notes that a caller changed w.
+func (d *Demon) touch(w *workload) {
+	if !w.touched {
+		w.touched = true
+		d.touched = append(d.touched, w.slot)
+	}
+}

@@ -89,7 +89,7 @@ func (a *app) postings(ctx context.Context, account string, count int64, asJSON 
 }
 
 func (a *app) balances(ctx context.Context, asJSON bool) error {
-	s, err := a.snapshot(ctx, false)
+	s, err := a.snapshot(ctx, true)
 	if err != nil {
 		return err
 	}

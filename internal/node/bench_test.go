@@ -128,7 +128,7 @@ func BenchmarkBirth(b *testing.B) {
 	b.ReportMetric(float64(processTime(b, pid)-before)/float64(born)/1e3, "market-us/birth")
 }
 
-func pidOf(b *testing.B, dir string) int {
+func pidOf(b testing.TB, dir string) int {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
 		text, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
@@ -145,7 +145,7 @@ func pidOf(b *testing.B, dir string) int {
 
 // processTime is a process's processor time from its scheduler statistics,
 // summed over its threads: nanoseconds, where stat has ticks.
-func processTime(b *testing.B, pid int) time.Duration {
+func processTime(b testing.TB, pid int) time.Duration {
 	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		b.Fatal(err)

@@ -175,7 +175,7 @@ func (m *Market) multiple(r unit.Rate) int64 {
 func (s service) snapshot(own *session) *v1.Snapshot {
 	var out *v1.Snapshot
 	take := func() {
-		out = s.m.snapshotOf(func(mem *member) bool { return mem.session == own })
+		out = s.m.snapshotOf(true, func(mem *member) bool { return mem.session == own })
 	}
 	if !s.m.loop.do(take) {
 		take()
@@ -188,10 +188,10 @@ func (s service) snapshot(own *session) *v1.Snapshot {
 	return out
 }
 
-// snapshotOf builds a snapshot of those that are not buried and that keep accepts. Called on the
-// loop's thread or after its end.
-func (m *Market) snapshotOf(keep func(*member) bool) *v1.Snapshot {
-	st := m.loop.demon.Statement()
+// snapshotOf builds a snapshot of those that are not buried and that keep accepts; all:
+// with the accounts of the dead one by one. Called on the loop's thread or after its end.
+func (m *Market) snapshotOf(all bool, keep func(*member) bool) *v1.Snapshot {
+	st := m.loop.demon.View(all)
 	out := &v1.Snapshot{
 		AtNs: int64(st.Now - m.began), Node: m.nodeOf(&st),
 		Price: &v1.PriceInfo{

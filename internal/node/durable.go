@@ -220,7 +220,7 @@ func mutate[T proto.Message](ctx context.Context, m *Market, uid uint32, req cha
 			if out, err = effect(m.loop); err != nil || !m.durable() {
 				return
 			}
-			m.loop.demon.Post()
+			m.loop.demon.PostTouched()
 			if len(req.GetRequestId()) > 0 {
 				m.loop.record(requestNote(uid, req, out))
 			} else {

@@ -20,13 +20,18 @@ func TestMain(m *testing.M) {
 	// so that its client's test fails, and none sleeps for a second at its end.
 	os.Setenv("GORACE", "halt_on_error=1 atexit_sleep_ms=0")
 	stop := func() {}
-	if name := os.Getenv("MAXWELL_PROFILE"); name != "" && len(os.Args) > 1 && os.Args[1] == NodeVerb {
+	if name := os.Getenv("MAXWELL_PROFILE"); name != "" && len(os.Args) > 1 && (os.Args[1] == NodeVerb || os.Args[1] == daemonVerb) {
 		if f, err := os.Create(name); err == nil && pprof.StartCPUProfile(f) == nil {
 			stop = pprof.StopCPUProfile
 		}
 	}
 	if len(os.Args) == 5 && os.Args[1] == callVerb {
 		os.Exit(call(os.Args[2], os.Args[3], os.Args[4]))
+	}
+	if len(os.Args) == 3 && os.Args[1] == daemonVerb {
+		code := daemonHere(os.Args[2])
+		stop()
+		os.Exit(code)
 	}
 	if code, ran := lastingMarket(os.Args[1:]); ran {
 		os.Exit(code)

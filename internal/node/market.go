@@ -59,6 +59,7 @@ type Market struct {
 	chronicle chronicle
 	users     users
 	seen      glance
+	departed  departed
 	changes   atomic.Uint64 // births, burials and what was changed about the living
 
 	attaching sync.Mutex // one group at a time becomes a guest: they must not overlap

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	"github.com/maxwell-hypervisor/maxwell/demon"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // quantum is how old what a caller without a session sees of the market may be:
@@ -44,7 +46,7 @@ func (m *Market) view() *v1.Snapshot {
 	}
 	var snap *v1.Snapshot
 	take := func() {
-		snap = m.snapshotOf(func(*member) bool { return true })
+		snap = m.snapshotOf(false, func(*member) bool { return true })
 		m.seen.caveat = m.caveat(m.enforcer.Describe(), nil)
 	}
 	if !m.loop.do(take) {
@@ -78,10 +80,7 @@ func (m *Market) seenBy(a actor, dead bool) *v1.Snapshot {
 	all := m.view()
 	out := &v1.Snapshot{
 		Node: m.publicNode(a, all), Price: all.GetPrice(), AtNs: all.GetAtNs(),
-		Ledger: &v1.Ledger{
-			MintedUcredits: all.GetLedger().GetMintedUcredits(), SumUcredits: all.GetLedger().GetSumUcredits(),
-			Accounts: maps.Clone(all.GetLedger().GetAccounts()),
-		},
+		Ledger: all.GetLedger(),
 	}
 	mine := make(map[string]bool) // by the name of who has it, or had it last
 	m.ownWallets(a, mine)
@@ -109,11 +108,66 @@ func (m *Market) seenBy(a actor, dead bool) *v1.Snapshot {
 	for _, mem := range slices.Backward(list) {
 		out.Workloads = append(out.Workloads, m.lastStatement(mem))
 	}
+	if dead {
+		out.Ledger = m.withDeparted(out.Ledger)
+	}
 	if !a.admin || a.self != nil {
-		maps.DeleteFunc(out.Ledger.Accounts, func(account string, _ int64) bool {
-			_, name, personal := strings.Cut(account, ":")
-			return personal && !mine[name]
-		})
+		out.Ledger = ledgerOf(out.Ledger, mine)
+	}
+	return out
+}
+
+// departed are the accounts of the dead, which are many, for those who ask for them.
+type departed struct {
+	mu       sync.Mutex
+	taken    time.Time
+	accounts map[string]unit.Credits
+}
+
+// withDeparted is a view's ledger with the accounts of the dead one by one, where it
+// has their sum.
+func (m *Market) withDeparted(view *v1.Ledger) *v1.Ledger {
+	d := &m.departed
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.accounts == nil || time.Since(d.taken) >= m.quantum() {
+		take := func() {
+			all, living := m.loop.demon.View(true).Accounts, m.loop.demon.View(false).Accounts
+			maps.DeleteFunc(all, func(name string, _ unit.Credits) bool {
+				_, alive := living[name]
+				return alive
+			})
+			d.accounts = all
+		}
+		if !m.loop.do(take) {
+			take()
+		}
+		d.taken = time.Now()
+	}
+	out := &v1.Ledger{
+		MintedUcredits: view.GetMintedUcredits(), SumUcredits: view.GetSumUcredits(), Accounts: maps.Clone(view.GetAccounts()),
+	}
+	for name, balance := range d.accounts {
+		if _, listed := out.Accounts[name]; !listed {
+			out.Accounts[name] = int64(balance)
+			out.Accounts[demon.OtherWallets] -= int64(balance)
+		}
+	}
+	if out.Accounts[demon.OtherWallets] == 0 {
+		delete(out.Accounts, demon.OtherWallets)
+	}
+	return out
+}
+
+// ledgerOf is a ledger with the accounts of some, and of nobody in particular.
+func ledgerOf(all *v1.Ledger, mine map[string]bool) *v1.Ledger {
+	out := &v1.Ledger{
+		MintedUcredits: all.GetMintedUcredits(), SumUcredits: all.GetSumUcredits(), Accounts: make(map[string]int64),
+	}
+	for account, balance := range all.GetAccounts() {
+		if _, name, personal := strings.Cut(account, ":"); !personal || mine[name] {
+			out.Accounts[account] = balance
+		}
 	}
 	return out
 }
