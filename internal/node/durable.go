@@ -488,7 +488,7 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	m.lodge(mem)
 	mem.session.add(mem)
 	if m.inspects(mem) {
-		m.inspected.Add(1)
+		m.inspectOneMore()
 	}
 	if !populated && mem.started && !mem.hasExit { // its client comes and tells how it ended
 		mem.awaited = m.loop.clock.Now() + unit.Instant(resumeAfterRestart)

@@ -384,7 +384,7 @@ func (m *Market) settle(mem *member, now demon.Enforce) {
 	m.mu.Unlock()
 	m.guests.add(mem)
 	if m.inspects(mem) {
-		m.inspected.Add(1)
+		m.inspectOneMore()
 	}
 	m.loop.do(func() {
 		mem.metered = true

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -113,6 +114,36 @@ func BenchmarkDaemonLoad(b *testing.B) {
 			b.Logf("the first error: %v", s.first)
 		}
 	}
+}
+
+// BenchmarkIdleDaemon is a daemon in which nobody is, by the second: what it takes
+// then, and how often it wakes.
+func BenchmarkIdleDaemon(b *testing.B) {
+	d := beginDaemon(b)
+	time.Sleep(time.Second) // what it does once, at its start
+	before, woke, start := processTime(b, d.pid), wakes(b, d.pid), time.Now()
+	for b.Loop() {
+		time.Sleep(time.Second)
+	}
+	wall := time.Since(start)
+	b.ReportMetric(100*float64(processTime(b, d.pid)-before)/float64(wall), "%core")
+	b.ReportMetric(float64(wakes(b, d.pid)-woke)/wall.Seconds(), "wakes/s")
+	d.end(b)
+}
+
+// wakes is how often the threads of a process gave up their processor to wait.
+func wakes(tb testing.TB, pid int) (sum int64) {
+	tb.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, name := range tasks {
+		text, _ := os.ReadFile(name)
+		n, _ := host.Key(bytes.ReplaceAll(text, []byte(":\t"), []byte(" ")), "voluntary_ctxt_switches")
+		sum += int64(n)
+	}
+	return sum
 }
 
 // quantile is the p-th of a sorted list.

@@ -40,6 +40,7 @@ type loop struct {
 
 	next     unit.Instant // of the next tick
 	last     unit.Instant // of the last tick
+	idle     bool         // nobody is in the market, and next is far
 	hurry    bool         // tick soon: somebody waits for what it decides
 	after    []func()     // to run when the next tick is done
 	ticks    atomic.Uint64
@@ -197,6 +198,7 @@ func (l *loop) run() {
 		l.sleep(l.deadline())
 		l.commands()
 		now := l.clock.Now()
+		l.rouse(now)
 		if now >= l.deadlineOfTick() {
 			l.tick(now)
 			continue
@@ -339,12 +341,27 @@ func (l *loop) tick(now unit.Instant) {
 	l.after = l.after[:0]
 }
 
+// idleEpoch is the time between two ticks of a market in which nobody is: there is
+// nothing to price, and a daemon that waits for work is to cost nothing.
+const idleEpoch = time.Second
+
 // schedule sets the next tick on the grid of epochs; a loop that fell behind
 // starts a new grid rather than running after the old one.
 func (l *loop) schedule(now unit.Instant) {
-	l.next += unit.Instant(l.out.Epoch)
-	if l.next <= now+unit.Instant(l.out.Epoch/4) || l.next > now+unit.Instant(2*l.out.Epoch) {
-		l.next = now + unit.Instant(l.out.Epoch)
+	epoch := l.out.Epoch
+	if l.idle = l.demon.Alive() == 0 && !l.m.watched(); l.idle {
+		epoch = idleEpoch
+	}
+	l.next += unit.Instant(epoch)
+	if l.next <= now+unit.Instant(epoch/4) || l.next > now+unit.Instant(2*epoch) {
+		l.next = now + unit.Instant(epoch)
+	}
+}
+
+// rouse ends the long epoch of a market in which nobody was, now that somebody is.
+func (l *loop) rouse(now unit.Instant) {
+	if l.idle && l.demon.Alive() > 0 {
+		l.idle, l.next = false, now
 	}
 }
 

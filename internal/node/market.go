@@ -43,9 +43,10 @@ type Market struct {
 	keeper    *keeper // of the journal; nil = none
 	loop      *loop
 	jobs      chan func()
-	inspected atomic.Int64 // members whose counters are read while they live
-	self      atomic.Int64 // processor time of the market itself, ns
-	landauer  unit.Credits // per GiB, for display
+	inspected atomic.Int64  // members whose counters are read while they live
+	toInspect chan struct{} // has room for one note that there is one
+	self      atomic.Int64  // processor time of the market itself, ns
+	landauer  unit.Credits  // per GiB, for display
 
 	quit      chan struct{} // closed when everything but the loop must end
 	done      chan struct{} // closed when the loop has ended
@@ -265,3 +266,10 @@ func (m *Market) clients() int {
 // durable reports whether the market goes on without its clients, and what it
 // keeps goes on without its process.
 func (m *Market) durable() bool { return m.settings.Daemon != nil }
+
+// watched reports whether somebody counts the ticks: the service manager, who restarts
+// a market that has none, or a test that asked for a panic at one of them.
+func (m *Market) watched() bool {
+	d := m.settings.Daemon
+	return m.settings.PanicAtTick > 0 || d != nil && d.Pulse > 0 && d.Pulse < 2*idleEpoch
+}

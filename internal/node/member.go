@@ -155,20 +155,35 @@ func (m *Market) inspects(mem *member) bool {
 	return mem.limits.Memory > 0 || mem.limits.Pids > 0 || m.duty
 }
 
+// inspectOneMore notes that the inspector has a member more.
+func (m *Market) inspectOneMore() {
+	if m.inspected.Add(1) == 1 {
+		select {
+		case m.toInspect <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // inspector reads the counters of every workload that has such a cap, or that
 // only its enforcement can count, ten times a second. All others are read once,
-// at their burial. Owner: Market; end: quit.
+// at their burial; while there is none it sleeps. Owner: Market; end: quit.
 func (m *Market) inspector() {
 	ticker := time.NewTicker(inspectEvery)
 	defer ticker.Stop()
 	for {
+		beat := ticker.C
+		if m.inspected.Load() == 0 {
+			ticker.Stop()
+			beat = nil
+		}
 		select {
 		case <-m.quit:
 			return
-		case <-ticker.C:
-		}
-		if m.inspected.Load() == 0 {
+		case <-m.toInspect:
+			ticker.Reset(inspectEvery)
 			continue
+		case <-beat:
 		}
 		var list []*member
 		m.loop.do(func() {

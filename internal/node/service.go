@@ -355,7 +355,7 @@ func (m *Market) house(mem *member) error {
 		m.changes.Add(1)
 	})
 	if m.inspects(mem) {
-		m.inspected.Add(1)
+		m.inspectOneMore()
 	}
 	return nil
 }
