@@ -205,8 +205,11 @@ func TestNothingIsLeftOfTheDead(t *testing.T) {
 	n.lives(t, lives-before)
 	each := (held() - heap) / (lives - before)
 	m := n.m
-	m.mu.Lock()
 	m.loop.do(func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.chronicle.mu.Lock()
+		defer m.chronicle.mu.Unlock()
 		for what, have := range map[string]int{
 			"names": len(m.names), "rooms": len(m.rooms), "serials": len(m.loop.serials), "gates": len(m.loop.gates),
 			"living of the demon": m.loop.demon.Alive(), "living of the session": len(m.session[n.token].living()),
@@ -228,7 +231,6 @@ func TestNothingIsLeftOfTheDead(t *testing.T) {
 			}
 		}
 	})
-	m.mu.Unlock()
 	for range 100 { // those of the last calls end by and by
 		if runtime.NumGoroutine() <= threads+20 {
 			break
