@@ -14,8 +14,9 @@ import (
 type requestID [16]byte
 
 // mostAnswers bounds what the market remembers of changes that were made: a
-// delivery that comes after as many others is taken for a new change.
-const mostAnswers = 1 << 16
+// delivery that comes after as many others is taken for a new change. At twenty changes
+// a second that is a quarter of an hour; each takes half a KB, more with v1 groups.
+const mostAnswers = 1 << 14
 
 // onceKey names a change: ids are each user's own.
 type onceKey struct {
