@@ -124,10 +124,10 @@ func (l *loop) noteOf(s *demon.Saved) (note, bool) {
 	}
 	k := &kept{
 		Saved: *s, Client: mem.client, Session: mem.session.token, Admitted: mem.admitted,
-		Asked: message{mem.asked}, Guest: mem.guest, GroupID: mem.guestID, Mode: mem.mode, Ruled: mem.ruled, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.savedBatch,
+		Asked: message{mem.asked}, Guest: mem.guest, Mode: mem.mode, Ruled: mem.ruled, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.savedBatch,
 	}
 	if mem.metered { // else its group is just being made, on another goroutine
-		k.Base = mem.base
+		k.GroupID, k.Base = mem.guestID, mem.base
 		if d, ok := mem.group.(directory); ok && mem.guest == "" {
 			k.Directory = d.Directory()
 		}
