@@ -27,6 +27,7 @@ var layers = map[string][]string{
 	"demon":     {"unit", "physics", "price", "market", "ledger", "apoptosis"},
 
 	"internal/golden":                          {},
+	"internal/container":                       {},
 	"internal/host":                            {"unit"},
 	"internal/host/hosttest":                   {"unit", "internal/host"},
 	"internal/sensor":                          {"unit", "physics", "internal/host"},

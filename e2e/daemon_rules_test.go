@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 )
 
 // frozenGroup reports whether a group is stopped.
@@ -82,6 +84,47 @@ rules:
 	o.open()
 	o.sees("late.service", "taken back", func(w seen) bool { return w.ID == first.ID && w.ID != was.ID })
 	o.sees("web.service", "another", func(w seen) bool { return w.State != "dead" })
+	o.close()
+}
+
+// TestRulesByLabel: the label that Podman tells decides, and while the engine fails no
+// later rule takes the container instead.
+func TestRulesByLabel(t *testing.T) {
+	recorded, err := os.ReadFile("../internal/container/testdata/podman-4.3.1.json")
+	must(t, err)
+	engine := hosttest.NewEngine(t)
+	engine.Know(id("a"), recorded)
+	engine.Know(id("b"), nil)
+	o := newOffice(t, `enforce: on
+engines: [`+engine.Socket+`]
+rules:
+  - match: {cgroup: TOP/**, label: team=blue}
+    enforce: observe
+    wallet: {bid: 3x}
+  - match: {cgroup: TOP/**, container: "*"}
+    enforce: observe
+    wallet: {bid: 1x}
+`)
+	for _, c := range []string{"a", "b", "c"} {
+		o.enter("docker/"+id(c), idleLoad...)
+	}
+	o.open()
+	bids := func(want map[string]int64) {
+		t.Helper()
+		got := map[string]int64{}
+		if !eventually(prompt, func() bool {
+			got = map[string]int64{}
+			for path, w := range o.all() {
+				got[strings.TrimPrefix(path, "docker/")] = w.Bid
+			}
+			return maps.Equal(got, want)
+		}) {
+			t.Fatalf("bids %v, want %v", got, want)
+		}
+	}
+	bids(map[string]int64{id("a"): 3000, id("c"): 1000})
+	engine.Know(id("b"), recorded)
+	bids(map[string]int64{id("a"): 3000, id("b"): 3000, id("c"): 1000})
 	o.close()
 }
 

@@ -28,6 +28,7 @@ type Config struct {
 	// EnergyQuantum is the shortest time over which somebody who is no admin is
 	// told an energy: finer readings give secrets of other processes away.
 	EnergyQuantum time.Duration
+	Engines       []string // sockets of container engines; none = the usual ones
 	Log           Log
 	Keep          Keep
 

@@ -92,6 +92,22 @@ func keys() []key {
 // serviceKeys are those after the rules.
 func serviceKeys() []key {
 	return []key{
+		{
+			path: "engines", example: "[/run/docker.sock]", absent: "`/run/docker.sock` and `/run/podman/podman.sock`", list: true,
+			about: "sockets of container engines that are asked for labels, if a rule has one",
+			set: func(c *Config, words []string) error {
+				c.Engines = nil
+				for _, w := range words {
+					path, err := socketPath(w)
+					if err != nil {
+						return err
+					}
+					c.Engines = append(c.Engines, path)
+				}
+				return nil
+			},
+			get: func(c *Config) []string { return c.Engines },
+		},
 		word("metrics.listen", "127.0.0.1:9273", "", "off", "figures for Prometheus: a port of this machine, or the path of a unix socket",
 			func(c *Config, s string) (err error) { c.Metrics.Listen, err = metricsAddress(s); return err },
 			func(c *Config) string { return c.Metrics.Listen.Text }),

@@ -30,6 +30,11 @@ func (c *Config) Match(s Subject) (*Rule, bool) {
 	return &Rule{Enforce: c.Enforce, Wallet: c.Defaults}, false
 }
 
+// Labelled reports whether a rule asks for labels of containers.
+func (c *Config) Labelled() bool {
+	return slices.ContainsFunc(c.Rules, func(r Rule) bool { return len(r.Match.Labels) > 0 })
+}
+
 func (m *Match) holds(s *Subject) bool {
 	holds := func(words []string, is func(string) bool) bool {
 		return len(words) == 0 || slices.ContainsFunc(words, is)

@@ -101,7 +101,10 @@ func (m *Market) surveyBelow(dir, path string, deep int, left *int) {
 		if m.wasReleased(name) {
 			continue
 		}
-		subject := m.subjectOf(name, own)
+		subject, known := m.subjectOf(name, own)
+		if !known {
+			continue
+		}
 		rule, matched := m.settings.Daemon.Config.Match(subject)
 		if !matched {
 			m.surveyBelow(name, own, deep-1, left)
@@ -154,8 +157,9 @@ func (m *Market) forgetReleased() {
 }
 
 // ruleOf is the rule that gives a group its wallet now, as a survey finds it: the
-// first on the way down from the root. A group above it that has one has it all.
-func (m *Market) ruleOf(dir string) (*config.Rule, config.Subject, bool) {
+// first on the way down from the root. A group above it that has one has it all. Not
+// known: a container engine did not say what rules ask.
+func (m *Market) ruleOf(dir string) (rule *config.Rule, subject config.Subject, known bool) {
 	path := strings.TrimPrefix(dir, m.unified.Mount)
 	for i := 1; i <= len(path); i++ {
 		if i < len(path) && path[i] != '/' {
@@ -163,14 +167,20 @@ func (m *Market) ruleOf(dir string) (*config.Rule, config.Subject, bool) {
 		}
 		at := m.unified.Mount + path[:i]
 		if m.wasReleased(at) {
+			return nil, config.Subject{}, true
+		}
+		subject, known := m.subjectOf(at, path[:i])
+		if !known {
 			return nil, config.Subject{}, false
 		}
-		subject := m.subjectOf(at, path[:i])
 		if rule, ok := m.settings.Daemon.Config.Match(subject); ok {
-			return rule, subject, i == len(path)
+			if i < len(path) {
+				rule = nil
+			}
+			return rule, subject, true
 		}
 	}
-	return nil, config.Subject{}, false
+	return nil, config.Subject{}, true
 }
 
 // overlaps names the workload whose group is above or below a directory: what runs
@@ -194,10 +204,22 @@ func (m *Market) attached(dir string) bool {
 }
 
 // subjectOf is a group as the rules see it. Whose it is, is told by the name of a
-// user's slice (systemd), or by who owns the directory where that is not root.
-func (m *Market) subjectOf(dir, path string) config.Subject {
-	s := config.Subject{Cgroup: path}
+// user's slice (systemd), or by who owns the directory where that is not root. Not
+// known: a rule asks for labels, and the container's engine did not answer; the first
+// rule that matches wins, so that none can be found.
+func (m *Market) subjectOf(dir, path string) (s config.Subject, known bool) {
+	s = config.Subject{Cgroup: path}
 	s.Container, _ = config.ContainerOf(path)
+	if s.Container != "" && m.engines != nil {
+		var err error
+		s.Labels, known, err = m.engines.Labels(context.Background(), s.Container)
+		if err != nil {
+			m.fault("labels of container "+s.Container[:12]+": no rule is looked up for it until its engine answers", err)
+		}
+		if !known {
+			return s, false
+		}
+	}
 	uid, ok := sliceUser(path)
 	if info, err := os.Stat(dir); !ok && err == nil {
 		if st, is := info.Sys().(*syscall.Stat_t); is && st.Uid != 0 {
@@ -206,11 +228,11 @@ func (m *Market) subjectOf(dir, path string) config.Subject {
 	}
 	if !ok {
 		s.UID = unknownUser
-		return s
+		return s, true
 	}
 	of := m.users.subject(uid)
-	of.Cgroup, of.Container = s.Cgroup, s.Container
-	return of
+	of.Cgroup, of.Container, of.Labels = s.Cgroup, s.Container, s.Labels
+	return of, true
 }
 
 // unknownUser is the uid of work that no user is known of: -1 is no user's (setuid(2)).

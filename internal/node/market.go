@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/internal/container"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
@@ -25,9 +26,10 @@ import (
 // Market is the one market of a machine while it lives.
 type Market struct {
 	settings Settings
-	uid      uint32         // whom the market runs as
-	unified  host.Hierarchy // of cgroup2, to find callers by their group
-	top      string         // directory of the groups; "" without cgroups
+	uid      uint32             // whom the market runs as
+	unified  host.Hierarchy     // of cgroup2, to find callers by their group
+	engines  *container.Engines // nil = no rule asks for labels
+	top      string             // directory of the groups; "" without cgroups
 	log      *slog.Logger
 	began    unit.Instant
 

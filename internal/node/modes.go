@@ -153,8 +153,11 @@ func (m *Market) reruled(mem *member, a *alive) bool {
 	if a.Client != byRule {
 		return true
 	}
-	rule, subject, ok := m.ruleOf(a.Guest)
-	if !ok {
+	rule, subject, known := m.ruleOf(a.Guest)
+	switch {
+	case !known:
+		return true // as it was
+	case rule == nil:
 		return false
 	}
 	now, err := m.termsOf(rule, subject)

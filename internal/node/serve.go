@@ -22,6 +22,7 @@ import (
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/metrics"
+	"github.com/maxwell-hypervisor/maxwell/internal/container"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/sensor"
@@ -220,6 +221,9 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 	}
 	if layout, err := host.Discover(roots); err == nil {
 		m.unified = layout.V2
+	}
+	if s.Daemon != nil && s.Daemon.Config.Labelled() {
+		m.engines = container.New(s.Daemon.Config.Engines)
 	}
 	if m.sensor, err = sensor.Open(sensor.Config{WattsPerCore: s.WattsPerCore, Idle: s.IdleWatts}, roots); err != nil {
 		return nil, err
