@@ -141,7 +141,7 @@ func daemonSettings(c *config.Config) (node.Settings, error) {
 		Config:  c,
 		Journal: filepath.Join(c.State, journalName), Socket: c.Socket.Path, Access: access, Admin: who.has,
 		Quantum: c.EnergyQuantum, Notify: tellSystemd, Pulse: interval / 2,
-		KeepReceipts: c.Keep.Receipts, KeepEvents: c.Keep.Events,
+		KeepReceipts: c.Keep.Receipts, KeepEvents: c.Keep.Events, KeepJournal: c.Keep.Journal,
 	}
 	if t := c.TCP; t.Listen.Network != "" {
 		s.Daemon.Remote = &api.Remote{Listen: t.Listen.Text, Cert: t.Cert, Key: t.Key, ClientCA: t.ClientCA}

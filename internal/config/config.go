@@ -95,9 +95,10 @@ type Log struct {
 	Level slog.Level
 }
 
-// Keep says how long what is over can be asked for. The ledger is kept for ever.
+// Keep says how long what is over can be asked for. The sums of the ledger are kept for
+// ever; Journal is for the closed files that prove how they came about, 0 = for ever too.
 type Keep struct {
-	Receipts, Events time.Duration
+	Receipts, Events, Journal time.Duration
 }
 
 // Enforce says what Maxwell does about work that it governs.

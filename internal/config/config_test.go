@@ -68,7 +68,7 @@ metrics: {listen: "[::1]:9273"}
 tcp: {listen: 0.0.0.0:9274, cert: /c, key: /k, client_ca: /ca}
 energy_quantum: 1s
 log: {level: debug}
-keep: {receipts: 12h, events: 1d}
+keep: {receipts: 12h, events: 1d, journal: 365d}
 `, nil, nil)
 	defaults := Wallet{
 		Name: "u-{user}", Parent: "{group}", Allowance: unit.Allowance{Amount: 50_000e6, Every: day}, Most: 100_000e6,
@@ -101,7 +101,7 @@ keep: {receipts: 12h, events: 1d}
 		TCP:           TCP{Address{"tcp", "0.0.0.0:9274"}, "/c", "/k", "/ca"},
 		EnergyQuantum: time.Second,
 		Log:           Log{slog.LevelDebug},
-		Keep:          Keep{12 * time.Hour, day},
+		Keep:          Keep{12 * time.Hour, day, 365 * day},
 	}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -135,6 +135,14 @@ func serviceKeys() []key {
 		word("keep.events", "7d", "7d", "", "how long events can",
 			func(c *Config, s string) (err error) { c.Keep.Events, err = span(s); return err },
 			func(c *Config) string { return formatSpan(c.Keep.Events) }),
+		word("keep.journal", "365d", "", "for ever", "how long closed files of the journal stay in `state`: every 200,000 records one is closed, of about 160 MB. Without the older ones the books are whole, but no longer proved from the beginning",
+			func(c *Config, s string) (err error) { c.Keep.Journal, err = span(s); return err },
+			func(c *Config) string {
+				if c.Keep.Journal == 0 {
+					return ""
+				}
+				return formatSpan(c.Keep.Journal)
+			}),
 	}
 }
 
