@@ -27,7 +27,7 @@ func (e *joinError) Unwrap() error { return e.err }
 // away is what the forking thread has to undo.
 type away struct {
 	tid      string
-	home     []string     // tasks files to write the thread back to
+	home     []string     // tasks files to write the thread back to; empty where there is none
 	affinity *unix.CPUSet // nil if it was not changed
 }
 
@@ -66,10 +66,18 @@ func leaveHome(p dispatch.Placement) (*away, error) {
 	return a, nil
 }
 
+// errNoHome is why a thread does not go back: its own group lies outside of the
+// hierarchy's mount, and cannot be named.
+var errNoHome = errors.New("the group of this program is out of its sight")
+
 // goHome undoes leaveHome. Whatever fails, the rest is tried.
 func (a *away) goHome() error {
 	var errs []error
 	for _, tasks := range a.home {
+		if tasks == "" {
+			errs = append(errs, errNoHome)
+			continue
+		}
 		errs = append(errs, host.WriteOnce(tasks, a.tid))
 	}
 	if a.affinity != nil {
@@ -79,7 +87,7 @@ func (a *away) goHome() error {
 }
 
 // ownTasks finds, for each tasks file of a group, the one of the hierarchy's
-// group that this program is in.
+// group that this program is in: where its main thread is, which never leaves.
 func ownTasks(tasks []string) ([]string, error) {
 	roots, err := host.Open()
 	if err != nil {
@@ -89,12 +97,20 @@ func ownTasks(tasks []string) ([]string, error) {
 	if err = errors.Join(err, roots.Close()); err != nil {
 		return nil, err
 	}
+	return homesOf(layout, tasks)
+}
+
+func homesOf(layout host.Layout, tasks []string) ([]string, error) {
 	home := make([]string, len(tasks))
 	for i, file := range tasks {
 		best := ""
 		for _, h := range layout.V1 {
-			if strings.HasPrefix(file, h.Mount+"/") && len(h.Mount) > len(best) {
-				best, home[i] = h.Mount, filepath.Join(h.Own, "tasks")
+			if !strings.HasPrefix(file, h.Mount+"/") || len(h.Mount) <= len(best) {
+				continue
+			}
+			best, home[i] = h.Mount, filepath.Join(h.Own, "tasks")
+			if h.Outside {
+				home[i] = ""
 			}
 		}
 		if best == "" {

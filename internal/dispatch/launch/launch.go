@@ -2,11 +2,11 @@
 // terminal, inside the group that the node prepared.
 //
 // On cgroup v2 the child is born in its group (CLONE_INTO_CGROUP). On v1 a
-// thread of the caller joins the group's tasks files, forks, and goes home: a
-// shim that joins and then execs would charge its own start-up to the
-// workload, and moving the child after the fork misses whatever it forked
-// before (both measured: 2.4 ms and "everything"). Either way the first
-// instruction is already metered and governed.
+// thread of the caller, never its main one, joins the group's tasks files,
+// forks, and goes home: a shim that joins and then execs would charge its own
+// start-up to the workload, and moving the child after the fork misses
+// whatever it forked before (both measured: 2.4 ms and "everything"). Either
+// way the first instruction is already metered and governed.
 //
 // Start never starts into a frozen group: the fork would hang until the thaw,
 // and every other fork of the program behind it.
@@ -105,6 +105,11 @@ type birth struct {
 // and ends when the fork is done. It exists so that a thread that cannot go
 // home can be given up: a goroutine that ends while locked takes its thread
 // with it, and no other goroutine ever runs in a workload's group.
+//
+// The main thread never goes. /proc/self shows where it is as where the whole
+// program is: a start at the same time would take a workload's group for home,
+// and leave a thread in it; whoever kills the workload would take the program
+// for a member. And it cannot be given up: Go parks it forever where it is.
 func forkElsewhere(path string, args []string, attr *syscall.ProcAttr, p dispatch.Placement) birth {
 	if len(p.Tasks) == 0 && len(p.CPUs) == 0 {
 		pid, err := syscall.ForkExec(path, args, attr)
@@ -113,20 +118,33 @@ func forkElsewhere(path string, args []string, attr *syscall.ProcAttr, p dispatc
 	done := make(chan birth)
 	go func() { // owner: this call; end: the send below
 		runtime.LockOSThread()
-		var b birth
-		away, err := leaveHome(p)
-		if err != nil {
-			b.err = err
-		} else {
-			b.pid, b.err = syscall.ForkExec(path, args, attr)
+		if unix.Gettid() == unix.Getpid() {
+			// While this goroutine has the main thread, another cannot get it.
+			b := forkElsewhere(path, args, attr, p)
+			runtime.UnlockOSThread()
+			done <- b
+			return
 		}
-		b.stray = away.goHome()
-		if b.stray == nil {
+		b, home := forkAway(path, args, attr, p)
+		if home {
 			runtime.UnlockOSThread()
 		}
 		done <- b
 	}()
 	return <-done
+}
+
+// forkAway is forkElsewhere on the calling thread, which must be locked and must
+// end if it did not come home.
+func forkAway(path string, args []string, attr *syscall.ProcAttr, p dispatch.Placement) (b birth, home bool) {
+	away, err := leaveHome(p)
+	if err != nil {
+		b.err = err
+	} else {
+		b.pid, b.err = syscall.ForkExec(path, args, attr)
+	}
+	b.stray = away.goHome()
+	return b, b.stray == nil
 }
 
 // descriptors lists the child's descriptors 0, 1, 2 and the report pipe.

@@ -7,13 +7,16 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 )
 
@@ -170,16 +173,17 @@ func TestDescriptorsAreClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	out, _ := run(t, Spec{Args: []string{"sh", "-c", "ls /proc/$$/fd | tr '\\n' ' '; echo work 1 >&3"}, Report: w})
+	// Not in a pipeline: the shell has a pipe of its own until it has started both ends.
+	out, _ := run(t, Spec{Args: []string{"sh", "-c", "ls /proc/$$/fd; echo work 1 >&3"}, Report: w})
 	_ = w.Close()
-	if out != "0 1 2 3 " {
+	if out != "0\n1\n2\n3\n" {
 		t.Errorf("the child has descriptors %q, want 0 1 2 3", out)
 	}
 	if text, err := io.ReadAll(r); err != nil || string(text) != "work 1\n" {
 		t.Errorf("report %q, %v", text, err)
 	}
-	out, _ = run(t, Spec{Args: []string{"sh", "-c", "ls /proc/$$/fd | tr '\\n' ' '"}})
-	if out != "0 1 2 " {
+	out, _ = run(t, Spec{Args: []string{"sh", "-c", "ls /proc/$$/fd; true"}})
+	if out != "0\n1\n2\n" {
 		t.Errorf("without report: %q, want 0 1 2", out)
 	}
 }
@@ -263,6 +267,74 @@ func TestProcessorsAreChosenAndGivenBack(t *testing.T) {
 	}
 	if before != after {
 		t.Error("the caller's own processors changed")
+	}
+}
+
+// The main thread's processors and groups are what /proc/self shows for the whole
+// program.
+func TestTheMainThreadStaysWhereItIs(t *testing.T) {
+	var before unix.CPUSet
+	if err := unix.SchedGetaffinity(os.Getpid(), &before); err != nil {
+		t.Fatal(err)
+	}
+	if before.Count() < 2 {
+		hosttest.Skip(t, "processors", "with one there is no other place to be")
+	}
+	first := 0
+	for !before.IsSet(first) {
+		first++
+	}
+	done := make(chan struct{})
+	var looking, starting sync.WaitGroup
+	looking.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			var now unix.CPUSet
+			if err := unix.SchedGetaffinity(os.Getpid(), &now); err != nil || now != before {
+				t.Errorf("the main thread may run on %d processors of %d, %v", now.Count(), before.Count(), err)
+				return
+			}
+		}
+	})
+	for range 4 {
+		starting.Go(func() {
+			for range 25 {
+				p, err := Start(Spec{Args: []string{"true"}}, dispatch.Placement{CPUs: []int{first}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if p.Stray != nil {
+					t.Errorf("a thread did not come home: %v", p.Stray)
+				}
+				if _, err := p.Wait(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	starting.Wait()
+	close(done)
+	looking.Wait()
+}
+
+// A thread whose home has no name here is ended, and not sent to where the mount
+// begins.
+func TestHomesOutOfSight(t *testing.T) {
+	layout := host.Layout{V1: map[host.Controller]host.Hierarchy{
+		host.CPU:    {Mount: "/cg/cpu", Own: "/cg/cpu/here"},
+		host.Memory: {Mount: "/cg/memory", Own: "/cg/memory", Outside: true},
+	}}
+	home, err := homesOf(layout, []string{"/cg/cpu/maxwell/w-a/tasks", "/cg/memory/maxwell/w-a/tasks"})
+	if want := []string{"/cg/cpu/here/tasks", ""}; err != nil || !slices.Equal(home, want) {
+		t.Errorf("homes %q, %v, want %q", home, err, want)
+	}
+	if err := (&away{home: home[1:]}).goHome(); !errors.Is(err, errNoHome) {
+		t.Errorf("gone home: %v, want %v", err, errNoHome)
 	}
 }
 

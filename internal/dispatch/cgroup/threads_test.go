@@ -1,0 +1,120 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
+)
+
+// straysIn names the threads of this process that are in a v1 directory of a group.
+func straysIn(g *Group) (list []string, err error) {
+	for i, dir := range g.dirs {
+		if g.market.plan.places[i].v2 {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "tasks"))
+		if err != nil {
+			return nil, err
+		}
+		for tid := range strings.FieldsSeq(string(b)) {
+			if _, err := os.Stat(filepath.Join("/proc/self/task", tid)); err == nil {
+				list = append(list, tid+" in "+dir)
+			}
+		}
+	}
+	return list, nil
+}
+
+// On v1 a thread of this program visits the groups while it forks. Whoever looks
+// meanwhile where the program is at home must not see the visit, and nobody may
+// stay: the group could not be removed, and the thread's time would be billed to it.
+func TestStartsInParallelLeaveNoThreadBehind(t *testing.T) {
+	for _, hide := range []bool{false, true} {
+		t.Run("without v2 "+strconv.FormatBool(hide), func(t *testing.T) {
+			e := machineAs(t, Config{hideV2: hide})
+			if !slices.ContainsFunc(e.plan.places, func(p place) bool { return !p.v2 }) {
+				t.Log("no v1 hierarchy: no thread has to visit")
+				return
+			}
+			const starters, starts = 8, 15
+			done := make(chan struct{})
+			var looking, starting sync.WaitGroup
+			for range 2 {
+				looking.Go(func() { lookHome(t, e, done) })
+			}
+			for slot := range starters {
+				starting.Go(func() {
+					for n := range starts {
+						if err := visit(e, slot); err != nil {
+							t.Errorf("start %d of slot %d: %v", n, slot, err)
+							return
+						}
+					}
+				})
+			}
+			starting.Wait()
+			close(done)
+			looking.Wait()
+		})
+	}
+}
+
+// lookHome asks again and again where this program is at home.
+func lookHome(t *testing.T, e *Enforcer, done <-chan struct{}) {
+	roots, err := host.Open()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer roots.Close()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		l, err := host.Discover(roots)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if now := homes(l, &e.plan); !slices.Equal(now, e.home) {
+			t.Errorf("at home in %v, want %v", now, e.home)
+			return
+		}
+	}
+}
+
+// visit starts a process in a new group and takes the group away.
+func visit(e *Enforcer, slot int) error {
+	opened, err := e.Open(slot, fmt.Sprintf("w%d", slot), dispatch.Limits{})
+	if err != nil {
+		return err
+	}
+	g := opened.(*Group)
+	p, err := launch.Start(launch.Spec{Args: []string{"true"}}, g.Placement())
+	if err != nil {
+		return err
+	}
+	if strays, err := straysIn(g); err != nil || len(strays) > 0 {
+		return errors.Join(fmt.Errorf("threads %v stayed", strays), err)
+	}
+	if _, err := p.Wait(); err != nil {
+		return err
+	}
+	if err := g.Await(20 * time.Second); err != nil {
+		return err
+	}
+	return g.Remove()
+}
