@@ -41,7 +41,9 @@ func adopted(t *testing.T, e *Enforcer, slot int, directory string, l dispatch.L
 	return g.(*Group)
 }
 
-func TestADaemonAdoptsWhatACrashLeft(t *testing.T) {
+func TestADaemonAdoptsWhatACrashLeft(t *testing.T) { everyLayout(t, adoptsWhatACrashLeft) }
+
+func adoptsWhatACrashLeft(t *testing.T) {
 	said, kill := owner(t, ModeThaw, false)
 	added := addedTo(said.Roots[0].Dir)
 	invented := len(added) == 0 // where cgroup v2 has no controllers
@@ -51,7 +53,7 @@ func TestADaemonAdoptsWhatACrashLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := Open(Config{Name: testName() + "-owner", Mode: ModeThaw, Adopt: true}, realRoots(t)); !errors.Is(err, host.ErrLocked) {
+	if _, err := Open(config(Config{Name: testName() + "-owner", Mode: ModeThaw, Adopt: true}), realRoots(t)); !errors.Is(err, host.ErrLocked) {
 		t.Errorf("adopt from a living daemon: %v", err)
 	} else if _, ok := errors.AsType[*BusyError](err); !ok {
 		t.Errorf("adopt from a living daemon: %T", err)
@@ -136,7 +138,9 @@ func TestADaemonAdoptsOnlyADaemons(t *testing.T) {
 }
 
 // A group that has lost a directory.
-func TestAdoptMakesWhatIsMissing(t *testing.T) {
+func TestAdoptMakesWhatIsMissing(t *testing.T) { everyLayout(t, adoptMakesWhatIsMissing) }
+
+func adoptMakesWhatIsMissing(t *testing.T) {
 	said, kill := owner(t, ModeThaw, false)
 	kill()
 	identity := filepath.Join(said.Roots[0].Dir, "w-half")
@@ -147,7 +151,11 @@ func TestAdoptMakesWhatIsMissing(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(last, "w-shell"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p, err := launch.Start(launch.Spec{Args: []string{"sleep", "60"}}, dispatch.Placement{Cgroup: identity})
+	place := dispatch.Placement{Cgroup: identity}
+	if !said.Roots[0].V2 {
+		place = dispatch.Placement{Tasks: []string{filepath.Join(identity, "tasks")}}
+	}
+	p, err := launch.Start(launch.Spec{Args: []string{"sleep", "60"}}, place)
 	if err != nil {
 		t.Fatal(err)
 	}

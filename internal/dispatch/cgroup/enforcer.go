@@ -606,7 +606,9 @@ func empty(r *Root) error {
 		return err
 	}
 	if !r.V2 {
-		return nil
+		// The thawed die, and so do those that left the identity but not this hierarchy.
+		_, err := sweep(r.Dir, unix.SIGKILL, killPatience)
+		return err
 	}
 	if !until(killPatience, func() bool {
 		populated, err := event(r.Dir, "populated")

@@ -102,7 +102,9 @@ func watchTheEnd(t *testing.T, said report, files string) {
 	}
 }
 
-func TestWatchdogOfADaemonThawsTheSolvent(t *testing.T) {
+func TestWatchdogOfADaemonThawsTheSolvent(t *testing.T) { everyLayout(t, watchdogThawsTheSolvent) }
+
+func watchdogThawsTheSolvent(t *testing.T) {
 	files := t.TempDir()
 	said, kill, _ := ownerIn(t, ModeThaw, true, files)
 	died := host.Clock{}.Now()

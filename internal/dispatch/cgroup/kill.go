@@ -38,8 +38,11 @@ func killTree(dir string, v2 bool) error {
 	}
 	frozen := hold(dir, v2)
 	_, err := sweep(dir, unix.SIGKILL, sweepPatience)
-	if frozen {
+	switch {
+	case frozen && v2:
 		err = errors.Join(err, release(dir, v2))
+	case frozen:
+		err = errors.Join(err, releaseTree(dir))
 	}
 	return err
 }
@@ -73,6 +76,21 @@ func release(dir string, v2 bool) error {
 		return host.WriteOnce(filepath.Join(dir, "cgroup.freeze"), "0")
 	}
 	return host.WriteOnce(filepath.Join(dir, "freezer.state"), "THAWED")
+}
+
+// releaseTree thaws a v1 directory and those below it: a group that was frozen by
+// itself, as a market's broke are, stays so when the one above it is thawed, and its
+// killed do not die.
+func releaseTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			err = release(path, false)
+		}
+		if host.Gone(err) {
+			return nil // while we walked
+		}
+		return err
+	})
 }
 
 // sweep sends a signal to every process of a tree until none is left, and

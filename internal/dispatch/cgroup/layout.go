@@ -26,8 +26,8 @@ type place struct {
 
 func (p *place) has(c host.Controller) bool { return slices.Contains(p.carries, c) }
 
-// plan says in which hierarchies the market works; the cgroup2 one, if any, is
-// the first.
+// plan says in which hierarchies the market works. The identity is the first: the
+// cgroup2 one, or the v1 freezer's where there is none.
 type plan struct {
 	places []place
 }
@@ -63,7 +63,7 @@ func lay(l host.Layout, c caller) (plan, error) {
 	}
 	wanted := []host.Controller{host.CPU, host.Memory, host.Pids}
 	if !p.unified() {
-		wanted = append(wanted, host.Freezer, host.CPUAcct)
+		wanted = []host.Controller{host.Freezer, host.CPU, host.Memory, host.Pids, host.CPUAcct}
 	}
 	for _, controller := range wanted {
 		p.layV1(l, c, controller)

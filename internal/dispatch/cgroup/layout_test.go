@@ -47,11 +47,11 @@ func TestLayoutsOfRecordedMachines(t *testing.T) {
 		{"vm-hybrid", user, nil, "missing cgroup-create"},
 		{
 			"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V2 = host.Hierarchy{} },
-			"/cpu cpu; /memory memory; /pids pids; /freezer freezer; /cpuacct cpuacct",
+			"/freezer freezer; /cpu cpu; /memory memory; /pids pids; /cpuacct cpuacct",
 		},
 		{
 			"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { l.V1[host.CPUAcct] = l.V1[host.CPU]; l.V2 = host.Hierarchy{} },
-			"/cpu cpu cpuacct; /memory memory; /pids pids; /freezer freezer",
+			"/freezer freezer; /cpu cpu cpuacct; /memory memory; /pids pids",
 		},
 		{
 			"vm-hybrid", root, func(_ host.Roots, l *host.Layout) { delete(l.V1, host.Memory) },

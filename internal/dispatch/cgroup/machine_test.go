@@ -43,6 +43,37 @@ func TestMain(m *testing.M) {
 	}
 }
 
+// hideVariable hides cgroup2 from the markets of a test, as on a machine that has only
+// cgroup v1.
+const hideVariable = "MAXWELL_TEST_WITHOUT_V2"
+
+// config is what a test's market is opened with.
+func config(cfg Config) Config {
+	cfg.hideV2 = cfg.hideV2 || os.Getenv(hideVariable) != ""
+	return cfg
+}
+
+// everyLayout runs a test as the machine is, and where it has v1 hierarchies once
+// more without cgroup2: there the v1 freezer is the identity.
+func everyLayout(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Run("as it is", test)
+	roots := realRoots(t)
+	layout, err := host.Discover(roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout.V2, layout.Offered = host.Hierarchy{}, nil
+	if _, err := lay(layout, observe(roots)); err != nil {
+		t.Log("not without v2:", err)
+		return
+	}
+	t.Run("without v2", func(t *testing.T) {
+		t.Setenv(hideVariable, "1")
+		test(t)
+	})
+}
+
 // machine opens a market on the machine, or skips.
 func machine(t testing.TB, cores unit.MilliCores) *Enforcer {
 	t.Helper()
@@ -59,7 +90,7 @@ func machineAs(t testing.TB, cfg Config) *Enforcer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = roots.Close() })
-	e, err := Open(cfg, roots)
+	e, err := Open(config(cfg), roots)
 	if u, ok := errors.AsType[*host.Unavailable](err); ok {
 		hosttest.Skip(t, u.Feature, u.Reason)
 	}

@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 )
 
@@ -86,8 +84,9 @@ func writable(h host.Hierarchy) string {
 	return h.Mount
 }
 
-// search finds the marked directories: cgroup v2 first, because killing there
-// empties the others.
+// search finds the marked directories, those that are an identity first: cgroup v2,
+// then the v1 freezer. Killing there empties the others, and in these the killed do
+// not die while they are frozen there.
 func search(l host.Layout) []Root {
 	var found []Root
 	if l.V2.Mount != "" && !l.V2.ReadOnly {
@@ -95,14 +94,17 @@ func search(l host.Layout) []Root {
 			found = append(found, Root{Dir: dir, V2: true, Added: addedTo(dir)})
 		}
 	}
-	var mounts []string
+	var mounts, rest []string
+	if h := l.V1[host.Freezer]; h.Mount != "" && !h.ReadOnly {
+		mounts = append(mounts, h.Mount)
+	}
 	for _, h := range l.V1 {
-		if !h.ReadOnly && !slices.Contains(mounts, h.Mount) {
-			mounts = append(mounts, h.Mount)
+		if !h.ReadOnly && !slices.Contains(slices.Concat(mounts, rest), h.Mount) {
+			rest = append(rest, h.Mount)
 		}
 	}
-	slices.Sort(mounts)
-	for _, mount := range mounts {
+	slices.Sort(rest)
+	for _, mount := range append(mounts, rest...) {
 		for _, dir := range marked(mount) {
 			found = append(found, Root{Dir: dir})
 		}
@@ -168,12 +170,6 @@ func salvage(r Root, mode string) (Outcome, int, error) {
 	}
 	if err := empty(&r); err != nil {
 		return Broken, 0, err
-	}
-	if !r.V2 {
-		// Those that left the cgroup2 tree but not this one.
-		if _, err := sweep(r.Dir, unix.SIGKILL, sweepPatience); err != nil {
-			return Broken, 0, err
-		}
 	}
 	if err := removeTree(r.Dir, sweepPatience); err != nil {
 		return Broken, len(pids), err

@@ -63,7 +63,7 @@ func own() (said report, leave func() error, err error) {
 	if err != nil {
 		return said, nil, err
 	}
-	e, err := Open(Config{Name: os.Getenv("MAXWELL_TEST_NAME"), Mode: os.Getenv("MAXWELL_TEST_MODE")}, roots)
+	e, err := Open(config(Config{Name: os.Getenv("MAXWELL_TEST_NAME"), Mode: os.Getenv("MAXWELL_TEST_MODE")}), roots)
 	if err != nil {
 		return said, nil, err
 	}
@@ -280,7 +280,9 @@ func repairOnly(t *testing.T, roots []Root) []Action {
 	return list
 }
 
-func TestRepairTouchesOnlyTheDead(t *testing.T) {
+func TestRepairTouchesOnlyTheDead(t *testing.T) { everyLayout(t, repairTouchesOnlyTheDead) }
+
+func repairTouchesOnlyTheDead(t *testing.T) {
 	said, kill := owner(t, ModeKill, false)
 	// Alive: its lock is held.
 	for _, o := range outcomes(repairOnly(t, said.Roots), said.Roots) {
@@ -335,7 +337,9 @@ func TestRepairTouchesOnlyTheDead(t *testing.T) {
 	}
 }
 
-func TestRepairThawsTheWorkloadsOfADaemon(t *testing.T) {
+func TestRepairThawsTheWorkloadsOfADaemon(t *testing.T) { everyLayout(t, repairThaws) }
+
+func repairThaws(t *testing.T) {
 	said, kill := owner(t, ModeThaw, false)
 	kill()
 	list := repairOnly(t, said.Roots)
@@ -352,7 +356,9 @@ func TestRepairThawsTheWorkloadsOfADaemon(t *testing.T) {
 	}
 }
 
-func TestWatchdogEndsWhatADeadNodeLeft(t *testing.T) {
+func TestWatchdogEndsWhatADeadNodeLeft(t *testing.T) { everyLayout(t, watchdogEnds) }
+
+func watchdogEnds(t *testing.T) {
 	said, kill := owner(t, ModeKill, true)
 	if err := syscall.Kill(said.Watchdog, syscall.SIGINT); err != nil {
 		t.Fatal(err) // ignored: ^C is for the node

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
@@ -39,35 +41,33 @@ func straysIn(g *Group) (list []string, err error) {
 // On v1 a thread of this program visits the groups while it forks. Whoever looks
 // meanwhile where the program is at home must not see the visit, and nobody may
 // stay: the group could not be removed, and the thread's time would be billed to it.
-func TestStartsInParallelLeaveNoThreadBehind(t *testing.T) {
-	for _, hide := range []bool{false, true} {
-		t.Run("without v2 "+strconv.FormatBool(hide), func(t *testing.T) {
-			e := machineAs(t, Config{hideV2: hide})
-			if !slices.ContainsFunc(e.plan.places, func(p place) bool { return !p.v2 }) {
-				t.Log("no v1 hierarchy: no thread has to visit")
-				return
+func TestStartsInParallelLeaveNoThreadBehind(t *testing.T) { everyLayout(t, startsInParallel) }
+
+func startsInParallel(t *testing.T) {
+	e := machine(t, 0)
+	if !slices.ContainsFunc(e.plan.places, func(p place) bool { return !p.v2 }) {
+		t.Log("no v1 hierarchy: no thread has to visit")
+		return
+	}
+	const starters, starts = 8, 15
+	done := make(chan struct{})
+	var looking, starting sync.WaitGroup
+	for range 2 {
+		looking.Go(func() { lookHome(t, e, done) })
+	}
+	for slot := range starters {
+		starting.Go(func() {
+			for n := range starts {
+				if err := visit(e, slot); err != nil {
+					t.Errorf("start %d of slot %d: %v", n, slot, err)
+					return
+				}
 			}
-			const starters, starts = 8, 15
-			done := make(chan struct{})
-			var looking, starting sync.WaitGroup
-			for range 2 {
-				looking.Go(func() { lookHome(t, e, done) })
-			}
-			for slot := range starters {
-				starting.Go(func() {
-					for n := range starts {
-						if err := visit(e, slot); err != nil {
-							t.Errorf("start %d of slot %d: %v", n, slot, err)
-							return
-						}
-					}
-				})
-			}
-			starting.Wait()
-			close(done)
-			looking.Wait()
 		})
 	}
+	starting.Wait()
+	close(done)
+	looking.Wait()
 }
 
 // lookHome asks again and again where this program is at home.
@@ -117,4 +117,47 @@ func visit(e *Enforcer, slot int) error {
 		return err
 	}
 	return g.Remove()
+}
+
+// The v1 freezer holds the killed until each group is thawed that was frozen by itself.
+func TestAStoppedMarketEnds(t *testing.T) { everyLayout(t, stoppedMarketEnds) }
+
+func stoppedMarketEnds(t *testing.T) {
+	e := machine(t, 0)
+	var stopped []*launch.Process
+	for slot := range 2 {
+		g := group(t, e, slot, dispatch.Limits{})
+		stopped = append(stopped, process(t, g, "sh", "-c", "sleep 60 & wait"))
+		if err := g.Freeze(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := e.Close(); err != nil { // machine looks for what is left
+		t.Fatal(err)
+	}
+	for _, p := range stopped {
+		if s := finish(t, p); s.Signal != unix.SIGKILL {
+			t.Errorf("ended by %v, want a kill", s.Signal)
+		}
+	}
+}
+
+// A workload that is root may freeze a group of its own below its workload's.
+func TestAGroupFrozenFromInsideEnds(t *testing.T) { everyLayout(t, frozenFromInside) }
+
+func frozenFromInside(t *testing.T) {
+	e := machine(t, 0)
+	g := group(t, e, 0, dispatch.Limits{})
+	inner := filepath.Join(g.roster(), "inner")
+	if err := os.Mkdir(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := process(t, g, "sleep", "60")
+	if err := host.WriteOnce(filepath.Join(inner, "cgroup.procs"), strconv.Itoa(p.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	if !hold(inner, g.unified != "") {
+		t.Fatal("it does not freeze")
+	}
+	end(t, g, p)
 }
