@@ -94,8 +94,9 @@ func releaseTree(dir string) error {
 }
 
 // sweep sends a signal to every process of a tree until none is left, and
-// says how many it met. A v1 freezer holds a killed process until the thaw, so
-// one that stays only because of it is not waited for.
+// says how many it met. A v1 freezer holds a killed process until the thaw, also
+// while it waits for one that it cannot stop (FREEZING), so those that stay only
+// because of it are not waited for.
 func sweep(dir string, sig unix.Signal, patience time.Duration) (met int, err error) {
 	seen := map[int]bool{}
 	deadline := time.Now().Add(patience)
@@ -112,7 +113,7 @@ func sweep(dir string, sig unix.Signal, patience time.Duration) (met int, err er
 		if err := signalAll(dir, pids, sig); err != nil {
 			return len(seen), err
 		}
-		if frozenV1(dir) && !fresh {
+		if stoppedV1(dir) && !fresh {
 			return len(seen), nil
 		}
 		if time.Now().After(deadline) {
@@ -122,9 +123,14 @@ func sweep(dir string, sig unix.Signal, patience time.Duration) (met int, err er
 	}
 }
 
-func frozenV1(dir string) bool {
+// frozenV1 reports whether a v1 group stands still, and stoppedV1 whether it was told
+// to.
+func frozenV1(dir string) bool  { return stateV1(dir, "FROZEN") }
+func stoppedV1(dir string) bool { return stateV1(dir, "FROZEN") || stateV1(dir, "FREEZING") }
+
+func stateV1(dir, word string) bool {
 	b, err := os.ReadFile(filepath.Join(dir, "freezer.state"))
-	return err == nil && bytes.HasPrefix(b, []byte("FROZEN"))
+	return err == nil && bytes.HasPrefix(b, []byte(word))
 }
 
 // signalAll signals those of pids that are still members. A number may have

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -160,4 +161,27 @@ func frozenFromInside(t *testing.T) {
 		t.Fatal("it does not freeze")
 	}
 	end(t, g, p)
+}
+
+// Who was killed in a group that is still FREEZING is held there until the thaw, as in
+// one that is FROZEN: nobody waits for it.
+func TestSweepDoesNotWaitForTheStopped(t *testing.T) {
+	for state, want := range map[string]error{"FROZEN": nil, "FREEZING": nil, "THAWED": dispatch.ErrPopulated} {
+		dir := t.TempDir()
+		p := exec.Command("sleep", "60")
+		if err := p.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string]string{"cgroup.procs": fmt.Sprint(p.Process.Pid), "freezer.state": state} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		met, err := sweep(dir, 0, 50*time.Millisecond)
+		if met != 1 || !errors.Is(err, want) {
+			t.Errorf("%s: met %d, %v, want %v", state, met, err, want)
+		}
+		_ = p.Process.Kill()
+		_ = p.Wait()
+	}
 }
