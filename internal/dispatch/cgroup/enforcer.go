@@ -343,6 +343,13 @@ func (g *Group) make() error {
 	if err := g.cap(); err != nil {
 		return err
 	}
+	if g.pids.dir != "" && !g.pids.v2 && g.limits.Pids == 1 {
+		// The thread that forks the first process is in the group itself then.
+		g.spare = true
+		if err := g.capPids(2); err != nil {
+			return err
+		}
+	}
 	return g.open()
 }
 
@@ -397,7 +404,7 @@ func (g *Group) cap() error {
 		}
 	}
 	if g.limits.Pids > 0 {
-		if err := host.WriteOnce(g.pids.file("pids.max"), fmt.Sprint(g.limits.Pids)); err != nil {
+		if err := g.capPids(g.limits.Pids); err != nil {
 			return err
 		}
 	}
@@ -413,6 +420,10 @@ func (g *Group) cap() error {
 		host.WriteOnce(g.memory.file("memory.max"), most),
 		optional(g.memory.file("memory.swap.max"), "0"),
 		optional(g.memory.file("memory.oom.group"), "1"))
+}
+
+func (g *Group) capPids(most int64) error {
+	return host.WriteOnce(g.pids.file("pids.max"), fmt.Sprint(most))
 }
 
 // optional writes a file that not every kernel has.

@@ -56,6 +56,8 @@ type Group struct {
 	held    holder     // who keeps it frozen
 	lane    bool       // in the dying lane: Apply leaves it alone
 	fresh   bool       // at the weight of its start
+	killed  bool       // once: who lives still needs more than cgroup.kill
+	spare   bool       // v1: one process more than the cap is let in, until it has started
 }
 
 // holder is the set of those who froze a group. It runs again when the last
@@ -154,6 +156,12 @@ func (g *Group) enforce(frozen bool, t target, slack int64) error {
 	defer g.mu.Unlock()
 	if g.closed || g.lane || g.guest == observed {
 		return nil
+	}
+	if g.spare {
+		if err := g.capPids(g.limits.Pids); err != nil {
+			return err
+		}
+		g.spare = false
 	}
 	if frozen {
 		return g.holdLocked(heldByPrice)

@@ -18,6 +18,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
+	"github.com/maxwell-hypervisor/maxwell/market"
 )
 
 // straysIn names the threads of this process that are in a v1 directory of a group.
@@ -118,6 +119,22 @@ func visit(e *Enforcer, slot int) error {
 		return err
 	}
 	return g.Remove()
+}
+
+// The thread that forks is in the v1 group too, and counts.
+func TestACapOfOneProcessLetsItStart(t *testing.T) { everyLayout(t, oneProcess) }
+
+func oneProcess(t *testing.T) {
+	e := machine(t, 0)
+	g := group(t, e, 0, dispatch.Limits{Pids: 1})
+	p := process(t, g, "sleep", "60")
+	if err := e.Apply(testEpoch, []dispatch.Share{{Slot: 0, Class: uint8(market.Frozen)}}); err != nil {
+		t.Fatal(err)
+	}
+	if most, err := readNumber(g.pids.file("pids.max"), ""); err != nil || most != 1 {
+		t.Errorf("pids.max %d, %v after its start, want 1", most, err)
+	}
+	end(t, g, p)
 }
 
 // The v1 freezer holds the killed until each group is thawed that was frozen by itself.
