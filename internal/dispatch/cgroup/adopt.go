@@ -314,7 +314,8 @@ func (e *Enforcer) Discard(directory string) error {
 	}
 	err := killTree(g.roster(), g.unified != "")
 	if err == nil {
-		err = g.Await(killPatience)
+		emptied(g.unified != "", func() bool { populated, err := g.Populated(); return err != nil || !populated }, g.roster())
+		err = g.Await(0)
 	}
 	if err == nil || host.Gone(err) || errors.Is(err, fs.ErrNotExist) {
 		err = g.dismantle()

@@ -102,10 +102,10 @@
 //
 // Equal grants converge to equal shares, within 3 points of a core over 4 s; per epoch
 // +-15 points are normal, one scheduling slice being 4-8 ms. Freeze stops a
-// tree in about 25 us. Kill leaves nobody, whatever forks, double forks or
-// ignores signals. The market's parent never weighs more than a neighbour.
-// Repair and the watchdog touch only directories with this boot's mark and a
-// free lock, and guests whose host has none.
+// tree in about 25 us. Kill leaves nobody, whatever forks, double forks,
+// ends its first thread or ignores signals. The market's parent never weighs
+// more than a neighbour. Repair and the watchdog touch only directories with
+// this boot's mark and a free lock, and guests whose host has none.
 //
 // # Rejected
 //

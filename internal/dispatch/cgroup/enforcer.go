@@ -621,10 +621,10 @@ func empty(r *Root) error {
 		_, err := sweep(r.Dir, unix.SIGKILL, killPatience)
 		return err
 	}
-	if !until(killPatience, func() bool {
+	if !emptied(true, func() bool {
 		populated, err := event(r.Dir, "populated")
 		return err != nil || !populated
-	}) {
+	}, r.Dir) {
 		return fmt.Errorf("empty %s: %w", r.Dir, dispatch.ErrPopulated)
 	}
 	return nil

@@ -282,7 +282,8 @@ func (g *Group) roster() string {
 // repeat it if the tree is still populated an epoch later.
 func (g *Group) Kill() error {
 	g.mu.Lock()
-	closed, idle := g.closed, g.guest == observed
+	closed, idle, again := g.closed, g.guest == observed, g.killed
+	g.killed = g.killed || !closed && !idle
 	g.mu.Unlock()
 	if closed {
 		return dispatch.ErrClosed
@@ -293,7 +294,11 @@ func (g *Group) Kill() error {
 	if g.same() != nil {
 		return dispatch.ErrClosed // whoever is there now is nobody's guest
 	}
-	return killTree(g.roster(), g.unified != "")
+	err := killTree(g.roster(), g.unified != "")
+	if again && err == nil && g.unified != "" {
+		err = strike(g.unified)
+	}
+	return err
 }
 
 // Populated reports whether a live process is left in the tree.

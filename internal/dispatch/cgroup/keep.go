@@ -190,10 +190,12 @@ func (k *keeper) end(due []string) {
 		return err == nil && left
 	}
 	until(laneTime, func() bool { return !slices.ContainsFunc(due, inhabited) })
+	var dirs []string
 	for _, name := range due {
-		errs = append(errs, killTree(filepath.Join(roster.Dir, name), roster.V2))
+		dir := filepath.Join(roster.Dir, name)
+		dirs, errs = append(dirs, dir), append(errs, killTree(dir, roster.V2))
 	}
-	until(killPatience, func() bool { return !slices.ContainsFunc(due, inhabited) })
+	emptied(roster.V2, func() bool { return !slices.ContainsFunc(due, inhabited) }, dirs...)
 	for _, name := range due {
 		k.report(Action{Dir: filepath.Join(roster.Dir, name), Outcome: Thawed, Ended: ended[name], Err: k.clear(name)})
 	}

@@ -24,8 +24,9 @@ const (
 )
 
 // killTree ends every process below a directory. With cgroup.kill the kernel
-// does it in one step and this returns at once, before the processes are gone;
-// without it the tree is frozen, swept until it is empty, and thawed.
+// does it in one step and this returns at once, before the processes are gone
+// (strike is for those that are not); without it the tree is frozen, swept until it is
+// empty, and thawed.
 func killTree(dir string, v2 bool) error {
 	if v2 {
 		err := host.WriteOnce(filepath.Join(dir, "cgroup.kill"), "1")
@@ -45,6 +46,43 @@ func killTree(dir string, v2 bool) error {
 		err = errors.Join(err, releaseTree(dir))
 	}
 	return err
+}
+
+// strike kills whom cgroup.kill misses: it signals the leader of each process, and one
+// that has ended before its other threads takes no signal (seen on Linux 6.18). Nobody
+// is waited for. While the tree is frozen the signalled die and the others do not
+// fork, so a few rounds reach all.
+func strike(dir string) error {
+	pids, err := members(dir)
+	if err != nil || !slices.ContainsFunc(pids, ending) {
+		return err
+	}
+	if err := host.WriteOnce(filepath.Join(dir, "cgroup.freeze"), "1"); err != nil {
+		return err
+	}
+	seen := map[int]bool{}
+	for err == nil && slices.ContainsFunc(pids, func(pid int) bool { return !seen[pid] }) {
+		for _, pid := range pids {
+			seen[pid] = true
+		}
+		if err = signalAll(dir, pids, unix.SIGKILL); err == nil {
+			pids, err = members(dir)
+		}
+	}
+	return errors.Join(err, release(dir, true))
+}
+
+// emptied waits until killed trees are empty, and strikes if they are not soon.
+func emptied(v2 bool, empty func() bool, dirs ...string) bool {
+	if until(freezePatience, empty) {
+		return true
+	}
+	for _, dir := range dirs {
+		if v2 {
+			_ = strike(dir) // who is left says it
+		}
+	}
+	return until(killPatience, empty)
 }
 
 // hold freezes a tree so that nothing can fork out of the sweep's sight. A
@@ -200,7 +238,9 @@ func members(dir string) ([]int, error) {
 }
 
 // visits reports whether the leader of a process is in none of the groups of
-// dir's name. A process that cannot be read is gone.
+// dir's name. A process that cannot be read is gone. One whose leader has ended
+// before its other threads is no visitor: v1 shows an ended leader at the top of
+// every hierarchy, and a client's leader stays to the end.
 func visits(pid int, dir string) bool {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
 	if err != nil {
@@ -212,7 +252,23 @@ func visits(pid int, dir string) bool {
 			return false
 		}
 	}
-	return true
+	return !ending(pid)
+}
+
+// ending reports whether the leader of a process is on its way out or gone, the very
+// thing by which /proc/PID/cgroup decides what it shows. It is asked after that.
+func ending(pid int) bool {
+	const flags, exiting = 6, 0x4 // after the name; PF_EXITING
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return false
+	}
+	field := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(field) <= flags {
+		return false
+	}
+	v, err := strconv.ParseUint(string(field[flags]), 10, 32)
+	return err == nil && v&exiting != 0
 }
 
 // listed is what the cgroup files say.

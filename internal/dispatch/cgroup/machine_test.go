@@ -40,6 +40,8 @@ func TestMain(m *testing.M) {
 		playOwner()
 	case "delegate":
 		playDelegate()
+	case "leaderless":
+		playLeaderless()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -119,6 +120,70 @@ func visit(e *Enforcer, slot int) error {
 		return err
 	}
 	return g.Remove()
+}
+
+// playLeaderless is a process whose main thread ends while another goes on.
+func playLeaderless() {
+	go func() {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		os.Exit(0)
+	}()
+	for range 64 { // each keeps the thread that it gets, until one gets the main thread
+		go func() {
+			runtime.LockOSThread()
+			if unix.Gettid() == unix.Getpid() {
+				_, _, _ = unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
+			}
+			select {}
+		}()
+	}
+	select {}
+}
+
+// leaderless starts a process whose main thread has ended.
+func leaderless(t *testing.T, g *Group) *launch.Process {
+	t.Helper()
+	t.Setenv(roleVariable, "leaderless")
+	p := process(t, g, "/proc/self/exe")
+	if !until(20*time.Second, func() bool { return stateOf(t, p.Pid) == 'Z' }) {
+		t.Fatal("the leader does not end")
+	}
+	return p
+}
+
+// A v1 hierarchy shows a leader that ended at its top, and cgroup.kill goes by the
+// leaders alone. The other threads are in the group still, and are ended.
+func TestATreeWithoutItsLeaderIsEnded(t *testing.T) { everyLayout(t, leaderlessIsEnded) }
+
+func leaderlessIsEnded(t *testing.T) {
+	e := machine(t, 0)
+	g := group(t, e, 0, dispatch.Limits{})
+	p := leaderless(t, g)
+	if populated, err := g.Populated(); err != nil || !populated {
+		t.Errorf("populated %v, %v: its other threads live", populated, err)
+	}
+	for _, dir := range g.dirs {
+		if pids, err := members(dir); err != nil || !slices.Equal(pids, []int{p.Pid}) {
+			t.Errorf("%s holds %v, %v, want %d", dir, pids, err, p.Pid)
+		}
+	}
+	if err := g.Kill(); err != nil { // end asks again, as the demon does at every tick
+		t.Error(err)
+	}
+	end(t, g, p)
+}
+
+func TestAMarketWithoutLeadersCloses(t *testing.T) {
+	everyLayout(t, func(t *testing.T) {
+		e := machine(t, 0)
+		p := leaderless(t, group(t, e, 0, dispatch.Limits{}))
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		finish(t, p)
+	})
 }
 
 // The thread that forks is in the v1 group too, and counts.
