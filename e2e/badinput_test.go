@@ -189,7 +189,7 @@ func TestFewDescriptors(t *testing.T) {
 		l := newLab(t)
 		command, started := witness(t)
 		file := writeFleet(t, fmt.Sprintf("workloads:\n  many: {command: [touch, %q], replicas: 200}\n", command[1]))
-		w := l.command("up", "--enforce", enforce, file)
+		w := l.command("up", "--enforcement", enforce, file)
 		w.Args = append([]string{"sh", "-c", `ulimit -n 100; exec "$0" "$@"`, w.Path}, w.Args[1:]...)
 		w.Path = "/bin/sh"
 		r := l.finish(l.place.start(w))

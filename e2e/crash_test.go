@@ -52,7 +52,7 @@ func TestRunEndsBySignal(t *testing.T) {
 			t.Parallel()
 			enforcements(t, func(t *testing.T, enforce string) {
 				l := newLab(t)
-				w := l.watch("run", "--enforce", enforce, "--", "sh", "-c", c.script)
+				w := l.watch("run", "--enforcement", enforce, "--", "sh", "-c", c.script)
 				w.says("up")
 				l.remember()
 				w.signal(c.signal)
@@ -71,7 +71,7 @@ func TestRunDeafCommand(t *testing.T) {
 	t.Parallel()
 	enforcements(t, func(t *testing.T, enforce string) {
 		l := newLab(t)
-		w := l.watch("run", "--enforce", enforce, "--", "sh", "-c", deaf)
+		w := l.watch("run", "--enforcement", enforce, "--", "sh", "-c", deaf)
 		w.says("up")
 		l.remember()
 		w.signal(syscall.SIGINT)
@@ -114,7 +114,7 @@ func TestUpEndsBySignal(t *testing.T) {
 			enforcements(t, func(t *testing.T, enforce string) {
 				l := newLab(t)
 				logs := t.TempDir()
-				w := l.watch("up", "--enforce", enforce, "--logs", logs, fleetOf(t, "", "echo up; sleep 50", deaf, storm))
+				w := l.watch("up", "--enforcement", enforce, "--logs", logs, fleetOf(t, "", "echo up; sleep 50", deaf, storm))
 				for i := range 3 {
 					await(t, fmt.Sprintf("workload %d", i), func() bool {
 						text, _ := os.ReadFile(filepath.Join(logs, fmt.Sprintf("w%d.log", i)))
@@ -188,7 +188,7 @@ func TestMarketDies(t *testing.T) {
 			t.Parallel()
 			enforcements(t, func(t *testing.T, enforce string) {
 				l := newLab(t)
-				w := l.watch(append(append([]string{"run", "--enforce", enforce}, flags...), "--", "sh", "-c", storm)...)
+				w := l.watch(append(append([]string{"run", "--enforcement", enforce}, flags...), "--", "sh", "-c", storm)...)
 				if flags == nil {
 					w.says("up")
 					l.remember()
@@ -209,7 +209,7 @@ func TestMarketToldToStop(t *testing.T) {
 	t.Parallel()
 	enforcements(t, func(t *testing.T, enforce string) {
 		l := newLab(t)
-		w := l.watch("run", "--enforce", enforce, "--", "sh", "-c", storm)
+		w := l.watch("run", "--enforcement", enforce, "--", "sh", "-c", storm)
 		w.says("up")
 		l.remember()
 		must(t, syscall.Kill(l.verb("node"), syscall.SIGTERM))
@@ -238,7 +238,7 @@ func TestUpMarketDies(t *testing.T) {
 	t.Parallel()
 	enforcements(t, func(t *testing.T, enforce string) {
 		l := newLab(t)
-		w := l.watch("up", "--enforce", enforce, "--panic-at-tick", "30", "--panic-in", "loop", fleetOf(t, "", deaf, storm))
+		w := l.watch("up", "--enforcement", enforce, "--panic-at-tick", "30", "--panic-in", "loop", fleetOf(t, "", deaf, storm))
 		await(t, "the market", func() bool { l.remember(); return l.verb("node") != 0 })
 		l.until(w)
 		toldOnce(t, w)
@@ -259,7 +259,7 @@ func TestMarketAndWatchdogDie(t *testing.T) {
 			must(t, os.Mkdir(stranger, 0o755))
 			defer os.Remove(stranger)
 			l := newLab(t)
-			w := l.watch("run", "--enforce", "cgroup", "--", "sh", "-c", storm)
+			w := l.watch("run", "--enforcement", "cgroup", "--", "sh", "-c", storm)
 			w.says("up")
 			l.remember()
 			if len(l.groups) == 0 {
@@ -292,7 +292,7 @@ func TestClientKilled(t *testing.T) {
 			t.Parallel()
 			enforcements(t, func(t *testing.T, enforce string) {
 				l := newLab(t)
-				goes := l.watch("run", "--enforce", enforce, "--name", "goes", "--", "sh", "-c", "echo up; exec sleep 51")
+				goes := l.watch("run", "--enforcement", enforce, "--name", "goes", "--", "sh", "-c", "echo up; exec sleep 51")
 				goes.says("up")
 				door, keeper := newDoor(t)
 				cmd := l.command("run", "--name", "stays", "--", "sh", "-c", "echo up; read line; echo got $line; exit 4")

@@ -238,7 +238,7 @@ workloads:
   leech:     {command: [maxwell, work, hash], budget: 15, bid: 2x, replicas: 2, grace: 200ms}
   sleeper:   {command: [sh, -c, "while :; do sleep 0.2; done"]}
 `)
-			r := newPlace(t).run("up", file, "--for", "3s", "--json", "--enforce", enforce)
+			r := newPlace(t).run("up", file, "--for", "3s", "--json", "--enforcement", enforce)
 			if r.code != 0 {
 				t.Fatal(r)
 			}

@@ -123,7 +123,7 @@ func compete(t *testing.T, bids []contender) (got []contender, alone bool) {
 		}
 		fmt.Fprintf(&fleet, "  %s: {command: %s, bid: %d.%03dx}\n", names[i], command, b.bid/1000, b.bid%1000)
 	}
-	up := l.watch("up", writeFleet(t, fleet.String()), "--json", "--enforce", "cgroup")
+	up := l.watch("up", writeFleet(t, fleet.String()), "--json", "--enforcement", "cgroup")
 	defer func() { // also when the window is not worth waiting for
 		up.signal(syscall.SIGTERM)
 		up.end()

@@ -178,13 +178,13 @@ func terminals(t *testing.T, try func(l *lab, s *screen, enforce string)) {
 // TestInterruptKey: ^C is the command's, like any other child's.
 func TestInterruptKey(t *testing.T) {
 	terminals(t, func(l *lab, s *screen, enforce string) {
-		s.line("m run -q --enforce " + enforce + " -- sh -c 'echo up; exec sleep 50'")
+		s.line("m run -q --enforcement " + enforce + " -- sh -c 'echo up; exec sleep 50'")
 		s.expect("up")
 		l.remember()
 		s.send(ctrlC)
 		s.expect("prompt> ")
 		s.code(130)
-		s.line("m run -q --enforce " + enforce + ` -- bash -c 'trap "echo caught; exit 9" INT; echo up; while :; do sleep 0.05; done'`)
+		s.line("m run -q --enforcement " + enforce + ` -- bash -c 'trap "echo caught; exit 9" INT; echo up; while :; do sleep 0.05; done'`)
 		s.expect("up")
 		s.send(ctrlC)
 		s.expect("caught")
@@ -228,7 +228,7 @@ func stands(t *testing.T, pid int, d time.Duration) time.Duration {
 func TestSuspendKey(t *testing.T) {
 	terminals(t, func(l *lab, s *screen, enforce string) {
 		receipt := filepath.Join(s.t.TempDir(), "receipt.json")
-		s.line("m run -q --receipt " + receipt + " --enforce " + enforce + ` -- sh -c 'echo up $MAXWELL_WALLET; while :; do :; done'`)
+		s.line("m run -q --receipt " + receipt + " --enforcement " + enforce + ` -- sh -c 'echo up $MAXWELL_WALLET; while :; do :; done'`)
 		s.expect("up sh")
 		l.remember()
 		loop := l.workers("while :; do")
@@ -275,7 +275,7 @@ func billedOn(t *testing.T, name string) time.Duration {
 // TestShellUnderRun: a shell with job control works as it does without.
 func TestShellUnderRun(t *testing.T) {
 	terminals(t, func(l *lab, s *screen, enforce string) {
-		s.line("PS1='inner> ' m run -q --enforce " + enforce + " -- bash --norc --noprofile -i")
+		s.line("PS1='inner> ' m run -q --enforcement " + enforce + " -- bash --norc --noprofile -i")
 		s.expect("inner> ")
 		l.remember()
 		s.line("sleep 52")
@@ -302,7 +302,7 @@ func TestShellUnderRun(t *testing.T) {
 // TestTerminalInput: the command reads the terminal, and sees its size.
 func TestTerminalInput(t *testing.T) {
 	terminals(t, func(_ *lab, s *screen, enforce string) {
-		s.line("m run -q --enforce " + enforce + ` -- sh -c 'echo ask; read x; echo "got<$x>"'`)
+		s.line("m run -q --enforcement " + enforce + ` -- sh -c 'echo ask; read x; echo "got<$x>"'`)
 		s.expect("ask")
 		s.line("answer")
 		s.expect("got<answer>")
@@ -313,7 +313,7 @@ func TestTerminalInput(t *testing.T) {
 		s.send(ctrlD)
 		s.expect("prompt> ")
 		s.code(0)
-		s.line("m run -q --enforce " + enforce + ` -- bash -c 'trap "stty size; exit 5" WINCH; echo up; while :; do sleep 0.05; done'`)
+		s.line("m run -q --enforcement " + enforce + ` -- bash -c 'trap "stty size; exit 5" WINCH; echo up; while :; do sleep 0.05; done'`)
 		s.expect("up")
 		s.control(func(fd uintptr) {
 			must(s.t, unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 33, Col: 77}))
@@ -328,13 +328,13 @@ func TestTerminalInput(t *testing.T) {
 // killed, broke or at its timeout.
 func TestTerminalSane(t *testing.T) {
 	terminals(t, func(l *lab, s *screen, enforce string) {
-		s.line("m run --budget 25 --grace 100ms --enforce " + enforce + ` -- sh -c 'stty raw; while :; do :; done'`)
+		s.line("m run --budget 25 --grace 100ms --enforcement " + enforce + ` -- sh -c 'stty raw; while :; do :; done'`)
 		await(s.t, "the loop", func() bool { l.remember(); return len(l.workers("stty raw; while")) > 0 })
 		s.expect("insolvent")
 		s.expect("prompt> ")
 		s.code(122)
 		s.sane()
-		s.line("m run -q --timeout 500ms --enforce " + enforce + ` -- bash --norc --noprofile -ic 'stty raw; sleep 50'`)
+		s.line("m run -q --timeout 500ms --enforcement " + enforce + ` -- bash --norc --noprofile -ic 'stty raw; sleep 50'`)
 		s.expect("prompt> ")
 		s.code(124)
 		s.sane()
@@ -344,7 +344,7 @@ func TestTerminalSane(t *testing.T) {
 // TestPipelines: a run in a pipeline ends as any part of one does.
 func TestPipelines(t *testing.T) {
 	terminals(t, func(_ *lab, s *screen, enforce string) {
-		run := "m run -q --enforce " + enforce + " -- "
+		run := "m run -q --enforcement " + enforce + " -- "
 		s.line("yes | " + run + `cat | head -1; echo "codes="${PIPESTATUS[*]}"."`)
 		s.expect("y")
 		s.expect("codes=")
@@ -368,7 +368,7 @@ func TestPipelines(t *testing.T) {
 // statement.
 func TestUpKeys(t *testing.T) {
 	terminals(t, func(l *lab, s *screen, enforce string) {
-		s.line("TERM=xterm m up --enforce " + enforce + " " + fleetOf(s.t, "", "while :; do :; done"))
+		s.line("TERM=xterm m up --enforcement " + enforce + " " + fleetOf(s.t, "", "while :; do :; done"))
 		s.expect("NAME")
 		l.remember()
 		loop := l.workers("while :; do")
@@ -417,7 +417,7 @@ func twoTerminals(t *testing.T, enforce string) {
 	// Not from the terminal's input: on the signal enforcement a command that
 	// reads it is weighed, never stopped.
 	begin := func(s *screen, bid, name string) int {
-		s.line(fmt.Sprintf("taskset -c %d $M run --enforce %s --name %s --bid %s -- sh -c 'echo up %s; while :; do :; done' </dev/null",
+		s.line(fmt.Sprintf("taskset -c %d $M run --enforcement %s --name %s --bid %s -- sh -c 'echo up %s; while :; do :; done' </dev/null",
 			cpu, enforce, name, bid, bid))
 		s.expect("up " + bid)
 		loop := l.workers("echo up " + bid)

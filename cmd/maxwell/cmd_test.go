@@ -102,7 +102,7 @@ func TestRunParsesEveryFlag(t *testing.T) {
 	f := newFakeMarket()
 	o := f.run("run", "--budget", "500", "--bid", "auto", "--max-bid", "6x", "--horizon", "2h", "--max-energy", "500J",
 		"--max-cpu", "10m", "--memory", "4G", "--pids", "512", "--cores", "2", "--timeout", "10m", "--when-broke", "pause",
-		"--grace", "0s", "--name", "job", "-q", "--enforce", "signal", "--", "sleep", "--budget", "5")
+		"--grace", "0s", "--name", "job", "-q", "--enforcement", "signal", "--", "sleep", "--budget", "5")
 	if o.code != 0 || o.out != "" || o.err != "" {
 		t.Fatalf("got %+v, want silence and 0", o)
 	}
@@ -348,7 +348,7 @@ func TestCompletions(t *testing.T) {
 		{[]string{"ru"}, "run"},
 		{[]string{"run", "--bid", ""}, "auto"},
 		{[]string{"run", "--when-broke", ""}, "pause"},
-		{[]string{"up", "--enforce", ""}, "signal"},
+		{[]string{"up", "--enforcement", ""}, "signal"},
 		{[]string{"up", ""}, "yaml"},
 		{[]string{"clear", ""}, "json"},
 		{[]string{"run", "--max-"}, "--max-energy"},

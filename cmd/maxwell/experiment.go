@@ -84,9 +84,9 @@ the last leech died; says whether joules were measured or modelled.`,
 	f.Var(&value[time.Duration]{target: &spec.length, kind: "TIME", parse: fleet.ParseSpan, format: time.Duration.String}, "for", "how long each of the four runs in each round")
 	f.IntVar(&spec.rounds, "rounds", spec.rounds, "how many rounds")
 	f.BoolVar(&spec.json, "json", false, "print the result as one JSON object")
-	f.Var(choice(&spec.enforce, "auto", "cgroup", "signal"), "enforce", "how Maxwell enforces: auto, cgroup or signal")
+	f.Var(choice(&spec.enforce, "auto", "cgroup", "signal"), "enforcement", "how Maxwell enforces: auto, cgroup or signal")
 	offer(cmd, "leeches", "1", "9")
-	offer(cmd, "enforce", "auto", "cgroup", "signal")
+	offer(cmd, "enforcement", "auto", "cgroup", "signal")
 	return cmd
 }
 

@@ -90,7 +90,7 @@ func screenSize(w io.Writer, environ []string) (width, height int, ok bool) {
 
 // openingFlags are the flags about the market that a first client opens.
 func openingFlags(f *pflag.FlagSet, o *opening) {
-	f.Var(choice(&o.enforce, "auto", "cgroup", "signal"), "enforce", "how to enforce, if this opens the market: auto, cgroup or signal")
+	f.Var(choice(&o.enforce, "auto", "cgroup", "signal"), "enforcement", "how to enforce, if this opens the market: auto, cgroup or signal")
 	f.StringVar(&o.journal, "journal", "", "keep every transfer of the market that this opens in a new `FILE`; see maxwell audit verify")
 	testFlags(f, &o.tests)
 }

@@ -64,7 +64,7 @@ Without a file it reads maxwell.yaml. What the workloads print is dropped unless
 	f.BoolVar(&spec.json, "json", false, "print the statement as one JSON object on standard output")
 	f.StringVar(&spec.logs, "logs", "", "write what each workload prints to `DIR`/NAME.log")
 	openingFlags(f, &spec.opening)
-	offer(cmd, "enforce", "auto", "cgroup", "signal")
+	offer(cmd, "enforcement", "auto", "cgroup", "signal")
 	offer(cmd, "for")
 	if err := cmd.MarkFlagDirname("logs"); err != nil {
 		panic(err)
