@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -119,6 +120,7 @@ func (a *app) execute(args []string) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
+	a.helpers(root)
 	err := root.Execute()
 	if err == nil {
 		return 0
@@ -142,9 +144,12 @@ func oneLine(s string) string {
 func flagError(cmd *cobra.Command, err error) error {
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		if e.GetFlag().Value.Type() == "bool" {
-			return usagef("%s --%s: %q: takes no value; write --%s", cmd.Name(), e.GetFlag().Name, e.GetValue(), e.GetFlag().Name)
+			return usagef("%s --%s: %q: takes no value; write --%s", verb(cmd), e.GetFlag().Name, e.GetValue(), e.GetFlag().Name)
 		}
 		reason := e.Unwrap().Error()
+		if _, ok := errors.AsType[*strconv.NumError](e.Unwrap()); ok { // a parser of pflag's own
+			reason = fmt.Sprintf("%q: not a whole number that fits", e.GetValue())
+		}
 		if p, ok := errors.AsType[*fleet.Problem](e.Unwrap()); ok && p.Text == "" {
 			reason = fmt.Sprintf("%q: %s", e.GetValue(), reason)
 		}
@@ -154,24 +159,47 @@ func flagError(cmd *cobra.Command, err error) error {
 		return usagef("%s --%s: a value is missing", verb(cmd), e.GetFlag().Name)
 	}
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok {
-		name := e.GetSpecifiedName()
-		var known []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
-		if near := fleet.Nearest(name, known); near != "" {
-			return usagef("%s: unknown flag --%s; did you mean --%s?", verb(cmd), name, near)
-		}
-		dashes := "--"
-		if e.GetSpecifiedShortnames() != "" {
-			dashes = "-"
-		}
-		return usagef("%s: unknown flag %s%s; see %s --help", verb(cmd), dashes, name, cmd.CommandPath())
+		return unknownFlag(cmd, e.GetSpecifiedName(), e.GetSpecifiedShortnames())
 	}
-	return usagef("%s: %v", verb(cmd), err)
+	return usagef("%s%v", before(cmd), err)
+}
+
+// unknownFlag names the flag that was meant, if one is near or begins so.
+func unknownFlag(cmd *cobra.Command, name, short string) error {
+	if short != "" && short[0] >= '0' && short[0] <= '9' {
+		return usagef("%s%q is negative; write an amount above zero", before(cmd), "-"+short)
+	}
+	if short != "" {
+		return usagef("%sunknown flag -%s; see %s --help", before(cmd), name, cmd.CommandPath())
+	}
+	var known, longer []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		known = append(known, f.Name)
+		if !f.Hidden && strings.HasPrefix(f.Name, name) {
+			longer = append(longer, f.Name)
+		}
+	})
+	near := fleet.Nearest(name, known)
+	if near == "" && len(longer) == 1 {
+		near = longer[0]
+	}
+	if near != "" {
+		return usagef("%sunknown flag --%s; did you mean --%s?", before(cmd), name, near)
+	}
+	return usagef("%sunknown flag --%s; see %s --help", before(cmd), name, cmd.CommandPath())
 }
 
 // verb is the place of a mistake: "run", "audit verify".
 func verb(cmd *cobra.Command) string {
 	return strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+}
+
+// before is what a message begins with: "run: ", and nothing without a verb.
+func before(cmd *cobra.Command) string {
+	if !cmd.HasParent() {
+		return ""
+	}
+	return verb(cmd) + ": "
 }
 
 // noArgs refuses arguments in one line.
@@ -187,7 +215,7 @@ func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch len(args) {
 		case 0:
-			return usagef("%s: %s is missing", verb(cmd), what)
+			return usagef("%s: %s is missing; write %s", verb(cmd), what, withoutFlags(cmd))
 		case 1:
 			return nil
 		}

@@ -70,11 +70,11 @@ the last leech died; says whether joules were measured or modelled.`,
 		RunE: func(*cobra.Command, []string) error {
 			switch {
 			case spec.leeches < 1 || spec.leeches > maxLeeches:
-				return usagef("scientist-leech --leeches: %d is not 1 to %d", spec.leeches, maxLeeches)
+				return usagef("experiment scientist-leech --leeches: %d is not 1 to %d", spec.leeches, maxLeeches)
 			case spec.rounds < 1 || spec.rounds > maxRounds:
-				return usagef("scientist-leech --rounds: %d is not 1 to %d", spec.rounds, maxRounds)
+				return usagef("experiment scientist-leech --rounds: %d is not 1 to %d", spec.rounds, maxRounds)
 			case spec.length < minLength:
-				return usagef("scientist-leech --for: %v is too short for leeches to go broke; write 2s or more", spec.length)
+				return usagef("experiment scientist-leech --for: %v is too short for leeches to go broke; write 2s or more", spec.length)
 			}
 			return a.scientistLeech(&spec)
 		},

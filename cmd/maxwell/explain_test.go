@@ -130,7 +130,7 @@ func TestExplainRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "maxwell: explain: the name of a workload is missing\n"},
+		{nil, "maxwell: explain: the name of a workload is missing; write maxwell explain NAME\n"},
 		{[]string{"a", "b"}, "maxwell: explain: unexpected argument \"b\"\n"},
 		{[]string{"--jsn", "a"}, "maxwell: explain: unknown flag --jsn; did you mean --json?\n"},
 		// What is not the market's own words is a broken line: see node.Plain.

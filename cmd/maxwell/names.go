@@ -32,10 +32,10 @@ func checkTarget(verb, name string) error {
 // targets wants at least one name.
 func targets(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return usagef("%s: NAME is missing; write %s", cmd.Name(), withoutFlags(cmd))
+		return usagef("%s: NAME is missing; write %s", verb(cmd), withoutFlags(cmd))
 	}
 	for _, name := range args {
-		if err := checkTarget(cmd.Name(), name); err != nil {
+		if err := checkTarget(verb(cmd), name); err != nil {
 			return err
 		}
 	}

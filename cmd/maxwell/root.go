@@ -2,6 +2,8 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
 )
 
 // firstScreen is what a newcomer sees.
@@ -19,6 +21,7 @@ You pay what the others would have paid, never more than your bid plus your own 
 `
 
 func (a *app) root() *cobra.Command {
+	var version bool
 	root := &cobra.Command{
 		Use:           "maxwell",
 		Short:         "sells the processor: wallets, bids, joules",
@@ -29,17 +32,17 @@ func (a *app) root() *cobra.Command {
 			if len(args) == 0 {
 				return nil
 			}
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				return usagef("unknown verb %q; did you mean %q?", args[0], near[0])
-			}
-			return usagef("unknown verb %q; to run a command: maxwell run -- %s", args[0], args[0])
+			return unknownVerb(cmd, args[0], "to run a command: maxwell run -- "+args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				return a.version(false)
+			}
 			_, err := cmd.OutOrStdout().Write([]byte(firstScreen))
 			return err
 		},
 	}
-	root.SuggestionsMinimumDistance = 2
+	root.Flags().BoolVar(&version, "version", false, "print the version")
 	root.SetFlagErrorFunc(flagError)
 	groups(root)
 	grouped(root, groupRun, a.runVerb(), a.upVerb(), a.stopVerb(), a.waitVerb(), a.attachVerb(), a.detachVerb(), a.enforceVerb(), a.daemonVerb())
@@ -47,6 +50,51 @@ func (a *app) root() *cobra.Command {
 	grouped(root, groupMoney, a.fundVerb(), a.transferVerb(), a.bidVerb(), a.walletVerb(), a.ledgerVerb())
 	grouped(root, groupCheck, a.doctorVerb(), a.auditVerb(), a.clearVerb(), a.experimentVerb(), a.simVerb(), a.versionVerb(), a.workVerb(), a.manualVerb())
 	return root
+}
+
+func unknownVerb(parent *cobra.Command, word, remedy string) error {
+	var known []string
+	for _, verb := range parent.Commands() {
+		if !verb.Hidden {
+			known = append(known, verb.Name())
+		}
+	}
+	if near := fleet.Nearest(word, known); near != "" {
+		return usagef("unknown verb %q; did you mean %q?", word, near)
+	}
+	return usagef("unknown verb %q; %s", word, remedy)
+}
+
+// helpers makes the two verbs that are cobra's refuse what they do not know;
+// by themselves they print a help and succeed. They write where root does by now.
+func (a *app) helpers(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Run, cmd.RunE = nil, func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				switch {
+				case err != nil:
+					return usagef("help: %v", err)
+				case len(rest) > 0:
+					return unknownVerb(about, rest[0], "see "+about.CommandPath()+" --help")
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
+		case "completion":
+			const forms = "write maxwell completion bash, zsh or fish"
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usagef("completion: unknown shell %q; %s", args[0], forms)
+				}
+				return nil
+			}
+			cmd.RunE = func(*cobra.Command, []string) error { return usagef("completion: %s", forms) }
+		}
+	}
 }
 
 // The groups of verbs in the first help.

@@ -45,15 +45,17 @@ func (a *app) versionVerb() *cobra.Command {
 		Short:   "Print the version",
 		Example: "  maxwell version --json",
 		Args:    noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			b := thisBuild()
-			if asJSON {
-				return json.NewEncoder(a.out).Encode(b)
-			}
-			_, err := fmt.Fprintf(a.out, "maxwell %s (%s, %s)\n", b.Version, b.Go, b.Platform)
-			return err
-		},
+		RunE:    func(*cobra.Command, []string) error { return a.version(asJSON) },
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
 	return cmd
+}
+
+func (a *app) version(asJSON bool) error {
+	b := thisBuild()
+	if asJSON {
+		return json.NewEncoder(a.out).Encode(b)
+	}
+	_, err := fmt.Fprintf(a.out, "maxwell %s (%s, %s)\n", b.Version, b.Go, b.Platform)
+	return err
 }
