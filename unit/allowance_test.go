@@ -75,6 +75,12 @@ func TestAllowanceComesInAnySteps(t *testing.T) {
 		}
 	})
 	a := unit.Allowance{Amount: 50_000e6, Every: day}
+	if got := a.Short(); got != "50k $J/day" {
+		t.Errorf("%v in short is %q", a, got)
+	}
+	if odd := (unit.Allowance{Amount: 50_001e6, Every: day}); odd.Short() != odd.String() {
+		t.Errorf("%v in short is %q, another sum", odd, odd.Short())
+	}
 	if got := a.Over(day); got != a.Amount {
 		t.Errorf("a day pays %v of %v", got, a)
 	}

@@ -174,6 +174,16 @@ func (a Allowance) String() string {
 	return a.Amount.String() + "/" + a.Every.String()
 }
 
+// Short is the allowance as a person writes it, and exact: "50k $J/day".
+func (a Allowance) Short() string {
+	exact := a.String()
+	short := a.Amount.Short() + strings.TrimPrefix(exact, a.Amount.String())
+	if same, err := ParseAllowance(short); err != nil || same != a {
+		return exact
+	}
+	return short
+}
+
 // Over is what has come after a time since the first moment, rounded down; at
 // most the greatest amount. Whoever pays in steps pays the difference of two of
 // these, so that nothing is lost to rounding however small the steps are.

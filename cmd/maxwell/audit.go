@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -143,15 +144,25 @@ func writeVerified(w io.Writer, name string, sum *journal.Series) error {
 	}
 	fmt.Fprintf(w, "%s holds: %d records%s, %d transfers, from %s to %s\n", name, r.Head.Seq-r.Origin.Seq, files, r.Transfers,
 		r.First.Local().Format(time.DateTime), r.Last.Local().Format(time.DateTime))
+	var lines [][2]string
 	if r.Origin.Seq > 0 {
-		fmt.Fprintf(w, "  after   record %d, %s: believed, not verified here\n", r.Origin.Seq, r.Origin.Hash)
+		lines = append(lines, [2]string{"after", fmt.Sprintf("record %d, %s: believed, not verified here", r.Origin.Seq, r.Origin.Hash)})
 	}
-	fmt.Fprintf(w, "  minted  %s\n", r.Minted.Short())
+	lines = append(lines, [2]string{"minted", r.Minted.Short()})
 	for _, account := range slices.Sorted(maps.Keys(r.Books)) {
 		if b := r.Books[account]; b > 0 {
-			fmt.Fprintf(w, "  %-7s %s\n", account, b.Short())
+			lines = append(lines, [2]string{account, b.Short()})
 		}
 	}
-	_, err := fmt.Fprintf(w, "  sum     %s\n  head    %s\n", r.Sum.Short(), r.Head.Hash)
+	lines = append(lines, [2]string{"sum", r.Sum.Short()}, [2]string{"head", r.Head.Hash.String()})
+	wide := 0
+	for _, l := range lines {
+		wide = max(wide, len(l[0]))
+	}
+	var text strings.Builder
+	for _, l := range lines {
+		fmt.Fprintf(&text, "  %-*s  %s\n", wide, l[0], l[1])
+	}
+	_, err := io.WriteString(w, text.String())
 	return err
 }

@@ -93,7 +93,7 @@ func TestAuditOfManyFiles(t *testing.T) {
 	if v := verify(dir); !v.Holds || v.Files != 2 || v.After != 5 {
 		t.Errorf("without the oldest file: %+v", v)
 	}
-	if o := newFakeMarket().run("audit", "verify", dir); !strings.Contains(o.out, "after   record 5, ") {
+	if o := newFakeMarket().run("audit", "verify", dir); !strings.Contains(o.out, "  after     record 5, ") || !strings.Contains(o.out, "\n  wallet:a  13 $J\n") {
 		t.Errorf("it does not say where it begins: %s", o.out)
 	}
 	if err := os.Truncate(closed[1], 0); err != nil {

@@ -172,6 +172,22 @@ maxwell: agent-7 stopped: insolvent (exit 122) after 463 J, 47.2 core-s; last pr
 	onlyFile(t, file)
 }
 
+// TestAWarningNamesADepositThatIsNoSmallPart: a warning counts what is left without
+// it, so 80 % of a small budget are not what was spent.
+func TestAWarningNamesADepositThatIsNoSmallPart(t *testing.T) {
+	for budget, want := range map[int64]string{
+		30:  "maxwell: a has spent 80 % of 30 $J less its deposit of 10.7 $J.  More: maxwell fund a 15",
+		500: "maxwell: a has spent 80 % of 500 $J.  More: maxwell fund a 200",
+	} {
+		n, ok := noticeOf(&v1.Event{Kind: "warned", What: "budget", Percent: 80, Workload: "a", WorkloadState: &v1.Workload{
+			BudgetUcredits: budget * 1_000_000, DepositUcredits: 10_662_400,
+		}})
+		if got := n.Line(); !ok || got != want {
+			t.Errorf("budget %d: %q, want %q", budget, got, want)
+		}
+	}
+}
+
 // onlyFile fails if anything else lies beside the file: a forgotten temporary.
 func onlyFile(t *testing.T, file string) {
 	t.Helper()

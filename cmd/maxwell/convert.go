@@ -147,6 +147,9 @@ func noticeOf(e *v1.Event) (report.Notice, bool) {
 		n.Kind, n.Percent, n.What = report.Warned, int(e.GetPercent()), e.GetWhat()
 		if n.What == "" || n.What == "budget" {
 			n.Limit, n.Fund = budget.Short(), report.FundFor(budget)
+			if deposit := unit.Credits(w.GetDepositUcredits()); deposit > budget/20 { // what is kept for its death is no small part
+				n.Limit += " less its deposit of " + deposit.Short()
+			}
 		}
 	case "broke":
 		n.Kind = report.WentBroke

@@ -21,7 +21,7 @@ func (s *Statement) WriteClosing(w io.Writer, wall time.Duration) error {
 	for i := range s.Workloads {
 		cells = append(cells, s.Workloads[i].closing())
 	}
-	for _, line := range align(cells, 2) {
+	for _, line := range align(withoutNothing(cells), 2) {
 		b.WriteString("  " + line + "\n")
 	}
 	fmt.Fprintf(&b, "  energy   %s (%s) = %s\n", n.Energy.Short(), Band(n.Modelled, n.Sigma), n.parts())
@@ -32,10 +32,31 @@ func (s *Statement) WriteClosing(w io.Writer, wall time.Duration) error {
 		b.WriteString("  earned   is paid for work that the workloads report about themselves\n")
 	}
 	if n.Caveat != "" {
-		fmt.Fprintf(&b, "  caveat   %s\n", n.Caveat)
+		b.WriteString("  caveat   " + strings.ReplaceAll(n.Caveat, "; ", "\n           ") + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// withoutNothing leaves out the columns that say nothing: parts of the cost, income
+// and work that nobody has. The first row has the heads.
+func withoutNothing(cells [][]string) [][]string {
+	drop := make([]bool, len(cells[0]))
+	for i, head := range cells[0] {
+		switch head {
+		case "+ SCARCITY", "+ ERASURE", "+ OTHER", "EARNED", "WORK":
+			drop[i] = !slices.ContainsFunc(cells[1:], func(row []string) bool { return row[i] != "0" && row[i] != "-" })
+		}
+	}
+	out := make([][]string, len(cells))
+	for y, row := range cells {
+		for i, cell := range row {
+			if !drop[i] {
+				out[y] = append(out[y], cell)
+			}
+		}
+	}
+	return out
 }
 
 func workloads(n int) string {

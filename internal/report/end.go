@@ -81,9 +81,11 @@ func (e *End) exitedLines(b *strings.Builder) {
 	b.WriteString("\n  cost     " + e.costs() + "\n")
 	switch {
 	case e.Open:
-		fmt.Fprintf(b, "  to cap it next time:  maxwell run --budget %s -- %s\n", money(int64(budgetFor(e.Spent, e.Least))), abbreviated(e.Command))
+		fmt.Fprintf(b, "  to cap it next time:  maxwell run --budget %s -- %s\n", typed(budgetFor(e.Spent, e.Least)), abbreviated(e.Command))
 	case e.Draws:
 		fmt.Fprintf(b, "  paid by  wallet %s\n", printable(e.Payer))
+	case e.Payer != "": // its budget is what it kept of it
+		fmt.Fprintf(b, "  paid by  wallet %s, which has the rest of the budget back\n", printable(e.Payer))
 	case e.Income > 0:
 		fmt.Fprintf(b, "  left     %s of %s budget and %s income\n", e.left().Short(), e.Budget.Short(), e.Income.Short())
 	default:

@@ -238,7 +238,7 @@ func (h advice) write(b *strings.Builder) {
 // help is what would make it faster, the most useful first.
 func (x *Explanation) help() []advice {
 	name := quoteWord(printable(x.Live.Name))
-	fund := advice{command: fmt.Sprintf("maxwell fund %s %s", name, money(int64(FundFor(x.Live.Budget+x.Live.Income))))}
+	fund := advice{command: fmt.Sprintf("maxwell fund %s %s", name, typed(FundFor(x.Live.Budget+x.Live.Income)))}
 	switch x.Verdict {
 	case "outbid", "rationed", "below-reserve":
 		return x.helpBid(name)

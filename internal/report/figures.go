@@ -77,6 +77,9 @@ func sum(whole unit.Credits, parts []unit.Credits) (string, []string) {
 	return money(total*step) + " $J", texts
 }
 
+// typed is an amount as a command line takes it: without separators.
+func typed(c unit.Credits) string { return strings.TrimSuffix(c.String(), " $J") }
+
 // money is an amount in micro-$J as a plain number with thousands apart.
 func money(v int64) string {
 	sign := ""

@@ -81,7 +81,7 @@ func (n Notice) warning() string {
 		text += fmt.Sprintf(" (about %s left at this rate)", seconds(n.Left))
 	}
 	if n.Fund > 0 {
-		text += fmt.Sprintf(".  More: maxwell fund %s %s", n.Name, money(int64(n.Fund)))
+		text += fmt.Sprintf(".  More: maxwell fund %s %s", n.Name, typed(n.Fund))
 	}
 	return text
 }

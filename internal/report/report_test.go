@@ -66,6 +66,8 @@ func TestClosingLines(t *testing.T) {
 	})
 	add("budget", makeEnd(), func(e *End) { e.Open, e.Budget = false, 1000*coin })
 	add("earned", makeEnd(), func(e *End) { e.Open, e.Budget, e.Income = false, 1000*coin, 20*coin })
+	add("budget from a wallet", makeEnd(), func(e *End) { e.Open, e.Budget, e.Payer = false, 612*coin, "team" })
+	add("dear", makeEnd(), func(e *End) { e.EnergyCost += 12_000 * coin; e.Spent += 12_000 * coin })
 	add("failed command, measured", makeEnd(), func(e *End) {
 		e.ExitCode, e.Modelled, e.Sigma, e.PeakMemory = new(2), false, 10_000, 0
 	})
@@ -108,6 +110,7 @@ func TestNotices(t *testing.T) {
 	for _, n := range []Notice{
 		{Kind: Warned, Name: "agent-7", Percent: 80, What: "budget", Limit: "500 $J", Left: 40 * time.Second, Fund: FundFor(500 * coin)},
 		{Kind: Warned, Name: "agent-7", Percent: 95, Limit: "500 $J"},
+		{Kind: Warned, Name: "agent-7", Percent: 80, Limit: "5000 $J", Fund: FundFor(5000 * coin)},
 		{Kind: Warned, Name: "agent-7", Percent: 95, What: "memory", Limit: "4 GiB"},
 		{Kind: WentBroke, Name: "agent-7", Left: 10 * time.Second},
 		{Kind: WasPaused, Name: "agent-7"},

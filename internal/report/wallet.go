@@ -127,7 +127,7 @@ func (w *Wallet) allowance() string {
 		return "-"
 	}
 	a := unit.Allowance{Amount: w.Allowance, Every: w.Every}
-	return strings.Replace(a.String(), " $J", "", 1)
+	return strings.Replace(a.Short(), " $J", "", 1)
 }
 
 // tree is list with the children of each wallet under it, in the order in which they
@@ -220,7 +220,7 @@ func (w *Wallet) writeStanding(out io.Writer) error {
 	return err
 }
 
-// Terms is "50000 $J/day from org, until it has 100 k$J".
+// Terms is "50k $J/day from org, until it has 100k $J".
 func (w *Wallet) Terms() string {
 	if w.Allowance == 0 {
 		if w.Parent != "" {
@@ -228,7 +228,7 @@ func (w *Wallet) Terms() string {
 		}
 		return "none"
 	}
-	text := unit.Allowance{Amount: w.Allowance, Every: w.Every}.String()
+	text := unit.Allowance{Amount: w.Allowance, Every: w.Every}.Short()
 	if w.Parent != "" {
 		text += " from " + printable(w.Parent)
 	}
