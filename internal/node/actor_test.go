@@ -73,7 +73,7 @@ func inside(t *testing.T, s *Session, terms *v1.AdmitRequest, calls ...[2]string
 func TestAWorkloadActsForItselfAlone(t *testing.T) {
 	s := join(t, Settings{})
 	start(t, s, &v1.AdmitRequest{Name: "victim", BudgetUcredits: 5e9}, []string{"sleep", "1000"})
-	said, let := inside(t, s, &v1.AdmitRequest{Name: "agent", BudgetUcredits: 1e9, BidMilli: 4000},
+	said, let := inside(t, s, &v1.AdmitRequest{Name: "agent", BudgetUcredits: 1e9, BidMilli: 4000, MaxBidMilli: 8000},
 		[2]string{"Self", `{}`},
 		[2]string{"SetBid", `{"bidMilli":"3000"}`},
 		[2]string{"Snapshot", `{"dead":true}`},
@@ -86,8 +86,10 @@ func TestAWorkloadActsForItselfAlone(t *testing.T) {
 		[2]string{"Snapshot", `{"own":true,"token":"` + s.token + `"}`},
 		[2]string{"Stop", `{"token":"` + s.token + `"}`},
 		[2]string{"Admit", `{"token":"` + s.token + `","name":"escape"}`},
+		[2]string{"SetBid", `{"auto":true}`},
+		[2]string{"SetBid", `{"auto":true,"maxBidMilli":"5000"}`},
 	)
-	want := []bool{true, true, true, false, false, false, false, false, false, false, false, false}
+	want := []bool{true, true, true, false, false, false, false, false, false, false, false, false, true, false}
 	for i := range want {
 		if let[i] != want[i] {
 			t.Errorf("call %d: let %v, want %v: %s", i, let[i], want[i], said[i])
@@ -101,6 +103,9 @@ func TestAWorkloadActsForItselfAlone(t *testing.T) {
 	}
 	if !strings.Contains(said[2], `"agent"`) || strings.Contains(said[2], "victim") {
 		t.Errorf("a workload sees more or less than itself: %s", said[2])
+	}
+	if !strings.Contains(said[12], `"maxBidMilli":"4000"`) {
+		t.Errorf("an automatic bid of its own is not held by the bid it was started with: %s", said[12])
 	}
 	if w := used(t, s)["victim"]; w.GetBudgetUcredits() != 5e9 || w.GetState() == "dead" {
 		t.Errorf("the other workload was changed: %v", w)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,12 +74,13 @@ type member struct {
 // id is what a person calls it when its name is another's by now.
 func (mem *member) id() string { return strconv.FormatUint(mem.serial, 10) }
 
-// highest is the most that it was allowed to bid when it was started.
+// highest is the most that it was allowed to bid when it was started. A ceiling for
+// automatic bids says nothing about a fixed one: clients send the usual one with it.
 func (mem *member) highest() unit.Price {
 	if mem.asked.GetAuto() {
-		return max(unit.Price(mem.asked.GetMaxBidMilli()), demon.HighestAuto)
+		return cmp.Or(unit.Price(mem.asked.GetMaxBidMilli()), demon.HighestAuto)
 	}
-	return max(unit.Price(mem.asked.GetBidMilli()), unit.Price(mem.asked.GetMaxBidMilli()), demon.UsualBid)
+	return cmp.Or(unit.Price(mem.asked.GetBidMilli()), demon.UsualBid)
 }
 
 // reason is why it ends when its client is gone.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -534,16 +535,20 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 	if err != nil {
 		return nil, err
 	}
-	if most := mem.highest(); a.self != nil && max(unit.Price(req.GetBidMilli()), unit.Price(req.GetMaxBidMilli())) > most {
-		return nil, connect.NewError(connect.CodePermissionDenied,
-			fmt.Errorf("a workload bids at most the %v that it was started with; ask whoever started it", most))
+	ceiling := unit.Price(req.GetMaxBidMilli())
+	if most := mem.highest(); a.self != nil {
+		if max(unit.Price(req.GetBidMilli()), ceiling) > most {
+			return nil, connect.NewError(connect.CodePermissionDenied,
+				fmt.Errorf("a workload bids at most the %v that it was started with; ask whoever started it", most))
+		}
+		ceiling = cmp.Or(ceiling, most) // or auto would bid up to the usual one
 	}
 	old := s.m.lineOf(mem.id())
 	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.SetBidResponse, error) {
 		if err := l.still(mem); err != nil {
 			return nil, err
 		}
-		if err := l.setBid(mem, req); err != nil {
+		if err := l.setBid(mem, req, ceiling); err != nil {
 			return nil, err
 		}
 		s.m.changes.Add(1)
@@ -555,16 +560,16 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 		if !req.GetAuto() {
 			out.BidMilli = req.GetBidMilli() // the line has the one of the running epoch
 		}
-		out.Auto, out.MaxBidMilli = req.GetAuto(), req.GetMaxBidMilli()
+		out.Auto, out.MaxBidMilli = req.GetAuto(), int64(ceiling)
 		return &v1.SetBidResponse{Workload: out}, nil
 	})
 }
 
 // setBid changes what a workload bids, or lets the market bid for it. Called on the
 // loop's thread.
-func (l *loop) setBid(mem *member, req *v1.SetBidRequest) error {
+func (l *loop) setBid(mem *member, req *v1.SetBidRequest, ceiling unit.Price) error {
 	if req.GetAuto() {
-		return l.demon.SetAuto(mem.slot, unit.Price(req.GetMaxBidMilli()))
+		return l.demon.SetAuto(mem.slot, ceiling)
 	}
 	return l.demon.SetBid(mem.slot, unit.Price(req.GetBidMilli()))
 }
