@@ -205,7 +205,7 @@ func clearing(t *testing.T, bids []contender, supply int64) []int64 {
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "book.json")
 	must(t, os.WriteFile(file, text, 0o600))
-	r := newPlace(t).run("clear", file)
+	r := newPlace(t).run("clear", "--json", file)
 	var answer struct {
 		Allocations []struct {
 			ID   string `json:"id"`

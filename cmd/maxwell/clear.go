@@ -4,12 +4,15 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"math/bits"
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,8 +35,29 @@ type cleared struct {
 	Refusal string `json:"refusal"`          // "" if nothing was refused
 }
 
+// text is the answer for people: a line a bid, in money.
+func (c *clearing) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "spot  %s\n", unit.Rate(c.Spot))
+	wide := 0
+	for _, bid := range c.Allocations {
+		wide = max(wide, len(oneLine(bid.ID)))
+	}
+	lines := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, bid := range c.Allocations {
+		fmt.Fprintf(lines, "%-*s\t%d us\t%s\t", wide, oneLine(bid.ID), bid.CoreUS, unit.Credits(bid.Payment))
+		if bid.Refusal != "" {
+			fmt.Fprint(lines, "  "+bid.Refusal)
+		}
+		fmt.Fprintln(lines)
+	}
+	_ = lines.Flush() // a Builder takes everything
+	return b.String()
+}
+
 func (a *app) clearVerb() *cobra.Command {
-	return &cobra.Command{
+	var asJSON bool
+	cmd := &cobra.Command{
 		Use:   "clear BOOK.json",
 		Short: "Clear one epoch from a file, for auditors and what-if",
 		Long: `Rank and price one epoch from a file ("-" reads standard input), by the very
@@ -53,7 +77,7 @@ used. Optional: seed (0; draws the offset by which equal bids share), floor_ppm
 reserve by demand; spot is this plus the marginal losing score).
 
 Wallets are taken to be full: no bid is cut by what its balance buys.`,
-		Example: "  maxwell clear book.json\n  maxwell clear - < book.json",
+		Example: "  maxwell clear book.json\n  maxwell clear --json - < book.json",
 		Args:    oneArg("BOOK.json"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			text, err := a.readBook(args[0])
@@ -64,14 +88,21 @@ Wallets are taken to be full: no bid is cut by what its balance buys.`,
 			if err != nil {
 				return err
 			}
+			answer := clearBook(&b)
+			if !asJSON {
+				_, err = io.WriteString(a.out, answer.text())
+				return err
+			}
 			e := json.NewEncoder(a.out)
 			e.SetEscapeHTML(false)
-			return e.Encode(clearBook(&b))
+			return e.Encode(answer)
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"json"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
 }
 
 func (a *app) readBook(name string) ([]byte, error) {

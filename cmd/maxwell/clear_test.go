@@ -26,8 +26,10 @@ func TestClearBooks(t *testing.T) {
 	}
 	var out strings.Builder
 	for _, file := range files {
-		o := newFakeMarket().run("clear", file)
-		fmt.Fprintf(&out, "== %s (exit %d)\n%s%s", filepath.Base(file), o.code, o.out, o.err)
+		for _, args := range [][]string{{"clear", file}, {"clear", "--json", file}} {
+			o := newFakeMarket().run(args...)
+			fmt.Fprintf(&out, "== %s (exit %d)\n%s%s", filepath.Base(file), o.code, o.out, o.err)
+		}
 	}
 	golden.Check(t, "clear.golden", out.String())
 }
