@@ -153,3 +153,36 @@ func TestWithoutRootDoctor(t *testing.T) {
 	}
 	l.clean()
 }
+
+// TestWithoutRootDaemon: without settings a user's daemon listens where the user's
+// verbs look, keeps its books where the user may write, and remembers the dead.
+func TestWithoutRootDaemon(t *testing.T) {
+	t.Parallel()
+	l := newLabOfNobody(t)
+	start := func(args ...string) *watched {
+		cmd := l.command(args...)
+		cmd.Env = append(cmd.Env, "XDG_STATE_HOME="+l.dir)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: l.who}
+		cmd.Dir = "/"
+		return l.observe(cmd)
+	}
+	d := start("daemon")
+	await(t, "the daemon", func() bool { return strings.Contains(d.errors.String(), "ready on "+l.dir) })
+	if code := start("run", "-q", "--name", "job", "--", "true").end(); code != 0 {
+		t.Errorf("run returns %d", code)
+	}
+	w := start("receipt", "job")
+	if code := w.end(); code != 0 || !strings.HasPrefix(w.out.String(), "job exited 0") {
+		t.Errorf("receipt returns %d: %s%s", code, w.out.String(), w.errors.String())
+	}
+	must(t, d.cmd.Process.Signal(syscall.SIGTERM))
+	if code := d.end(); code != 0 {
+		t.Errorf("the daemon returns %d: %s", code, d.errors.String())
+	}
+	state := filepath.Join(l.dir, "maxwell")
+	if _, err := os.Stat(filepath.Join(state, "journal.sqlite")); err != nil {
+		t.Error(err)
+	}
+	must(t, os.RemoveAll(state))
+	l.clean()
+}

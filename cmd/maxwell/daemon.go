@@ -46,6 +46,9 @@ the kernel's own weights, those that are broke stay stopped until their grace en
 When it is back it takes them over, and bills once what they used meanwhile, at the
 base price. Stopped with SIGTERM, it hands over in the same way and at once.
 
+Without root it serves its user alone: the socket and the books are in that user's
+directories then, unless the settings say where.
+
 Settings come from a file, then from the environment (MAXWELL_NODE_CORES), then from
 --set; later ones win. --print shows what came from where, --check what is wrong.`,
 		Example: `  maxwell daemon --check
@@ -70,6 +73,9 @@ func (a *app) daemon(spec *daemonSpec) error {
 			fmt.Fprintf(a.err, "maxwell: daemon: %s\n", oneLine(p.Error()))
 		}
 		return &exitError{code: exitUsage}
+	}
+	if err == nil && os.Geteuid() != 0 {
+		err = a.ownPlaces(c)
 	}
 	if err != nil {
 		return usagef("daemon: %v", err)
@@ -110,6 +116,26 @@ func (a *app) daemon(spec *daemonSpec) error {
 	}
 	if err != nil {
 		return usagef("daemon: %v", err)
+	}
+	return nil
+}
+
+// ownPlaces puts the socket and the books of a user's daemon where the user may
+// write and the other verbs look, unless the settings name a place.
+func (a *app) ownPlaces(c *config.Config) error {
+	if c.Origin("socket.path").Layer == config.Default {
+		dir, err := runtimeDir()
+		if err != nil {
+			return err
+		}
+		c.Socket.Path = filepath.Join(dir, node.SocketName)
+	}
+	if c.Origin("state").Layer == config.Default {
+		dir, err := a.stateDir()
+		if err != nil {
+			return fmt.Errorf("no place for the books: %w; name a directory: --set state=DIR", err)
+		}
+		c.State = dir
 	}
 	return nil
 }

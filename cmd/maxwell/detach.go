@@ -81,6 +81,12 @@ func (a *app) logDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/log/maxwell", nil
 	}
+	return a.stateDir()
+}
+
+// stateDir is where what a user's market writes is kept.
+func (a *app) stateDir() (string, error) {
+	get := getenv(a.environ())
 	if dir := get("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, "maxwell"), nil
 	}
