@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -235,5 +236,20 @@ func TestWithoutASession(t *testing.T) {
 	}
 	if _, err := c.Postings(ctx, &v1.PostingsRequest{}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("postings without a journal: %v", err)
+	}
+}
+
+// TestAWorkloadIsToldCoresThatThereAre: a program that makes a thread a core would
+// make 64 for the two that are for sale.
+func TestAWorkloadIsToldCoresThatThereAre(t *testing.T) {
+	s := &Session{node: &v1.Node{CoresMilli: 2000}}
+	for cores, want := range map[int64]string{500: "1", 1500: "2", 64000: "2"} {
+		got := s.environ([]string{"OMP_NUM_THREADS=7"}, "a", cores)
+		if !slices.Contains(got, "GOMAXPROCS="+want) || slices.Contains(got, "OMP_NUM_THREADS="+want) {
+			t.Errorf("%d thousandths of a core: %q, want GOMAXPROCS=%s and the owner's own", cores, got, want)
+		}
+	}
+	if got := s.environ(nil, "a", 0); len(got) != 3 {
+		t.Errorf("without --cores it is told %q", got)
 	}
 }

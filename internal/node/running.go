@@ -112,14 +112,14 @@ func (s *Session) Start(ctx context.Context, w Workload) (*Running, error) {
 }
 
 // environ is what a workload finds of its market: where to report work, where to
-// ask, under which name, and how many cores it may use at most, in the two
-// variables that runtimes look at. What its owner has set stands.
+// ask, under which name, and how many cores it may use at most (no more than are for
+// sale), in the two variables that runtimes look at. What its owner has set stands.
 func (s *Session) environ(env []string, name string, cores int64) []string {
 	env = append(slices.Clone(env), "MAXWELL_REPORT="+strconv.Itoa(launch.ReportFD), "MAXWELL_WALLET="+name, "MAXWELL_SOCKET="+s.socket)
 	if cores <= 0 {
 		return env
 	}
-	count := strconv.FormatInt((cores+999)/1000, 10)
+	count := strconv.FormatInt((min(cores, s.node.GetCoresMilli())+999)/1000, 10)
 	for _, variable := range []string{"GOMAXPROCS=", "OMP_NUM_THREADS="} {
 		if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, variable) }) {
 			env = append(env, variable+count)
