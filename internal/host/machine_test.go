@@ -253,6 +253,8 @@ func TestRuntimeDir(t *testing.T) {
 		{"override through a link", uid, map[string]string{"MAXWELL_RUNTIME_DIR": r.Path("/trap")}, "/trap", "not a directory"},
 		{"override open to others", uid, map[string]string{"MAXWELL_RUNTIME_DIR": r.Path("/open")}, "/open", "chmod 0700"},
 		{"somebody else's", other, map[string]string{}, "", "not owned by uid"},
+		{"override that moves with the caller", uid, map[string]string{"MAXWELL_RUNTIME_DIR": "mine"}, "mine", "not an absolute path"},
+		{"override too long for a socket", uid, map[string]string{"MAXWELL_RUNTIME_DIR": "/" + strings.Repeat("x", 95)}, "/" + strings.Repeat("x", 95), "at most 95"},
 		{"another user's session", other, map[string]string{"XDG_RUNTIME_DIR": r.Path("/session")}, "", "not owned by uid"},
 		{"default", uid, map[string]string{"XDG_RUNTIME_DIR": r.Path("/session")}, home, ""},
 		{"a session open to others is passed over", other, map[string]string{"XDG_RUNTIME_DIR": r.Path("/open")}, "", "/tmp/maxwell-"},

@@ -14,6 +14,10 @@ import (
 // that root started.
 const SystemDir = "/run/maxwell"
 
+// longestRuntimeDir leaves room for the name of a socket: its whole path has 107
+// bytes (unix(7)).
+const longestRuntimeDir = 107 - len("/market.sock")
+
 // RuntimeDir makes and checks the directory of sockets and locks: one per
 // machine for root, one per user otherwise, so that all of a user's terminals
 // meet in one market.
@@ -29,6 +33,12 @@ const SystemDir = "/run/maxwell"
 // may be somebody's trap.
 func RuntimeDir(r Roots, uid int, getenv func(string) string) (string, error) {
 	if dir := getenv("MAXWELL_RUNTIME_DIR"); dir != "" {
+		switch { // the market runs in another directory, and sockets have short names
+		case !filepath.IsAbs(dir):
+			return dir, fmt.Errorf("MAXWELL_RUNTIME_DIR: %q is not an absolute path", dir)
+		case len(dir) > longestRuntimeDir:
+			return dir, fmt.Errorf("MAXWELL_RUNTIME_DIR: %d bytes are too long for a socket below it; name a place of at most %d", len(dir), longestRuntimeDir)
+		}
 		return dir, ownDir(dir, uid)
 	}
 	if uid == 0 {
