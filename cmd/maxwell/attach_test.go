@@ -97,7 +97,7 @@ func TestAttachScreens(t *testing.T) {
 		"attach --pid 4711 --grace -1s",
 		"attach --pid 4711 --when-broke sleep",
 		"attach --pid 4711 --cores 0",
-		"attach --pid 4711 --memory 5",
+		"attach --pid 4711 --memory 5M",
 		"attach --pid 4711 --bogus",
 		"detach",
 		"detach a b",

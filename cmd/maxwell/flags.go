@@ -68,7 +68,7 @@ func workloadFlags(f *pflag.FlagSet, w *fleet.Workload) {
 		"end the tree when it has burned this much, as 500J or 0.5kWh; exit 121")
 	f.Var(&value[time.Duration]{target: (*time.Duration)(&w.MaxCPU), kind: "TIME", parse: fleet.ParseSpan, format: time.Duration.String}, "max-cpu",
 		"end the tree when it has used this much processor time, as 10m; exit 121")
-	f.Var(&value[unit.Bytes]{target: &w.Memory, kind: "BYTES", parse: unit.ParseBytes, format: unit.Bytes.String}, "memory",
+	f.Var(&value[unit.Bytes]{target: &w.Memory, kind: "BYTES", parse: fleet.ParseMemory, format: unit.Bytes.String}, "memory",
 		"memory cap of the tree, as 4G; exit 121")
 	f.Var(&value[int64]{target: &w.Pids, kind: "N", parse: fleet.ParsePids, format: formatCount}, "pids",
 		"most processes and threads at once; exit 121")

@@ -99,7 +99,7 @@ var workloadFields = []strict.Field[Workload]{
 	},
 	{
 		Name: "memory", Example: "4G",
-		Set: func(w *Workload, s string) (err error) { w.Memory, err = above(unit.ParseBytes(s)); return err },
+		Set: func(w *Workload, s string) (err error) { w.Memory, err = ParseMemory(s); return err },
 		Get: func(w *Workload) string { return some(w.Memory, unit.Bytes.String) },
 	},
 	{
@@ -198,6 +198,19 @@ func ParseCores(text string) (unit.MilliCores, error) {
 	v, err := above(unit.ParseCores(text))
 	if err == nil && v > maxCores {
 		return 0, &Problem{Text: text, Reason: "more cores than any machine has", Fix: "write 2 or 0.5"}
+	}
+	return v, err
+}
+
+// leastMemory is the smallest memory cap: below it the kernel ends a command, or lets
+// it wait, before its first instruction.
+const leastMemory = 1 << 20
+
+// ParseMemory reads a memory cap.
+func ParseMemory(text string) (unit.Bytes, error) {
+	v, err := above(unit.ParseBytes(text))
+	if err == nil && v < leastMemory {
+		return 0, &Problem{Text: text, Reason: "too little for any command to start in", Fix: "write 1M or more"}
 	}
 	return v, err
 }

@@ -135,7 +135,7 @@ func drawWorkload(t *rapid.T, name string) Workload {
 		w.MaxBid = unit.Price(amount("max bid", 1<<40))
 		w.Timeout = time.Duration(amount("timeout", 1<<50))
 		w.Cores = unit.MilliCores(amount("cores", 1<<20))
-		w.Memory = unit.Bytes(amount("memory", 1<<50))
+		w.Memory = leastMemory - 1 + unit.Bytes(amount("memory", 1<<50))
 		w.Pids = 1 + amount("pids", 4<<20-1)
 		w.MaxEnergy = unit.Microjoules(amount("energy", 1<<60))
 		w.MaxCPU = unit.CoreTime(amount("cpu", 1<<50))
