@@ -120,7 +120,7 @@ func (a *app) execute(args []string) int {
 	root.SetIn(a.in)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	a.helpers(root)
+	a.strangers(root)
 	err := root.Execute()
 	if err == nil {
 		return 0

@@ -65,9 +65,9 @@ func unknownVerb(parent *cobra.Command, word, remedy string) error {
 	return usagef("unknown verb %q; %s", word, remedy)
 }
 
-// helpers makes the two verbs that are cobra's refuse what they do not know;
+// strangers makes the two verbs that are cobra's refuse what they do not know;
 // by themselves they print a help and succeed. They write where root does by now.
-func (a *app) helpers(root *cobra.Command) {
+func (a *app) strangers(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {

@@ -32,7 +32,11 @@ func (s *Statement) WriteClosing(w io.Writer, wall time.Duration) error {
 		b.WriteString("  earned   is paid for work that the workloads report about themselves\n")
 	}
 	if n.Caveat != "" {
-		b.WriteString("  caveat   " + strings.ReplaceAll(n.Caveat, "; ", "\n           ") + "\n")
+		caveat := n.Caveat
+		if len(caveat) > screenWidth { // several, a line each
+			caveat = strings.ReplaceAll(caveat, "; ", "\n           ")
+		}
+		fmt.Fprintf(&b, "  caveat   %s\n", caveat)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
