@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/report"
 )
 
 func (a *app) doctorVerb() *cobra.Command {
@@ -21,6 +25,7 @@ marked, and only when no market holds them.`,
 			if err != nil {
 				return err
 			}
+			a.askMarket(&d)
 			if asJSON {
 				err = d.WriteJSON(a.out)
 			} else {
@@ -44,4 +49,16 @@ marked, and only when no market holds them.`,
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "list every ability that was probed")
 	cmd.Flags().BoolVar(&repair, "repair", false, "remove what a killed market left behind")
 	return cmd
+}
+
+// askMarket takes the figures of the market that governs the caller, if there is one:
+// it may know better what a core draws, and bids are multiples of its base price.
+func (a *app) askMarket(d *report.Doctor) {
+	ctx, cancel := context.WithTimeout(context.Background(), completionPatience)
+	defer cancel()
+	q, err := a.quote(ctx)
+	if err != nil {
+		return // the machine is as it is without one
+	}
+	d.Market, d.Base, d.Modelled, d.Sigma = q.Cores.String(), q.Base, q.Modelled, q.Sigma
 }

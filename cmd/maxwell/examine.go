@@ -146,7 +146,7 @@ func repairAll(roots host.Roots) ([]report.Repaired, error) {
 	if err != nil {
 		return nil, fmt.Errorf("repair: %w", err)
 	}
-	var out []report.Repaired
+	out := []report.Repaired{}
 	for _, a := range actions {
 		switch a.Outcome {
 		case cgroup.Alive, cgroup.Foreign:

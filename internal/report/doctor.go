@@ -17,10 +17,11 @@ type Doctor struct {
 	Modelled    bool       `json:"modelled"`
 	Sigma       Fraction   `json:"sigma"`
 	Base        unit.Rate  `json:"base_ucredits_per_core_s"`
+	Market      string     `json:"market"` // what the market that governs the caller sells, "" if none runs
 	Ready       bool       `json:"ready"`
 	Blocker     string     `json:"blocker"` // why it is not ready, with the fix
 	Features    []Finding  `json:"features"`
-	Repair      []Repaired `json:"repaired"`
+	Repair      []Repaired `json:"repaired"` // nil: not asked for
 }
 
 // Finding is one ability: what is so, and what would make it better.
@@ -56,6 +57,9 @@ func (d *Doctor) WriteText(w io.Writer, verbose bool) error {
 		}
 		b.WriteByte('\n')
 	}
+	if d.Repair != nil && len(d.Repair) == 0 {
+		b.WriteString("repair       nothing was left behind\n")
+	}
 	caps := "caps: " + strings.Join(d.Caps, ", ")
 	if len(d.Caps) == 0 {
 		caps = "caps: none"
@@ -64,8 +68,13 @@ func (d *Doctor) WriteText(w io.Writer, verbose bool) error {
 		append([]string{"enforcement", d.Enforcement.Value}, d.Enforcement.remarks("better: ")...),
 		{"stops trees", d.Trees.Value, caps},
 		append([]string{"energy", d.energy()}, d.Energy.remarks("")...),
-		{"base price", strings.TrimSuffix(d.Base.Short(), "/core-s") + " per core-second (1x)", d.example()},
 	}
+	if d.Market != "" {
+		rows = append(rows, []string{"market", "runs, " + d.Market + " for sale", "energy and base price are as it has them"})
+	}
+	rows = append(rows, []string{
+		"base price", strings.TrimSuffix(d.Base.Short(), "/core-s") + " per core-second (1x)", d.example(),
+	})
 	width := 0
 	for _, r := range rows {
 		width = max(width, len(r[1]))

@@ -290,6 +290,11 @@ func TestDoctor(t *testing.T) {
 	if err := broken.WriteText(&out, false); err != nil {
 		t.Fatal(err)
 	}
+	out.WriteString("== nothing to repair, and a market\n")
+	d.Repair, d.Market = []Repaired{}, "1.5 cores"
+	if err := d.WriteText(&out, false); err != nil {
+		t.Fatal(err)
+	}
 	out.WriteString("== json\n")
 	if err := d.WriteJSON(&out); err != nil {
 		t.Fatal(err)
