@@ -362,16 +362,18 @@ func (s *Session) Snapshot(ctx context.Context, own bool) (*v1.Snapshot, error) 
 
 // Stop ends workloads of this session; an empty name means all of them.
 func (s *Session) Stop(ctx context.Context, name string, now bool) error {
+	id := drawID()
 	_, err := again(ctx, s, func() (*v1.StopResponse, error) {
-		return s.rpc.Stop(ctx, &v1.StopRequest{Token: s.id(), Name: name, Now: now})
+		return s.rpc.Stop(ctx, &v1.StopRequest{Token: s.id(), Name: name, Now: now, RequestId: id})
 	})
 	return err
 }
 
 // Suspend freezes every workload of this session, or lets them go on.
 func (s *Session) Suspend(ctx context.Context, suspend bool) error {
+	id := drawID()
 	_, err := again(ctx, s, func() (*v1.SuspendResponse, error) {
-		return s.rpc.Suspend(ctx, &v1.SuspendRequest{Token: s.id(), Suspend: suspend})
+		return s.rpc.Suspend(ctx, &v1.SuspendRequest{Token: s.id(), Suspend: suspend, RequestId: id})
 	})
 	return err
 }

@@ -170,13 +170,17 @@ func (m *Market) receiptNotes(mem *member) []note {
 		return nil
 	}
 	w := m.lastStatement(mem)
-	return []note{
+	notes := []note{
 		{ref: journal.Ref{Kind: ofWorkload, Key: mem.id()}},
 		{
 			ref: journal.Ref{Kind: ofReceipt, Key: mem.id()}, uid: mem.uid, wall: time.Unix(0, w.GetEndedWallNs()),
 			body: &grave{Session: mem.session.token, Workload: message{w}},
 		},
 	}
+	if d := mem.leaving; d != nil {
+		notes = append(notes, m.answerNotes(d.uid, d.req, &v1.DetachResponse{Workload: w})...)
+	}
+	return notes
 }
 
 // eventNotes keep an event, without the state of its workload but its id.
@@ -211,6 +215,15 @@ func requestNote(uid uint32, req change, out proto.Message) note {
 	}
 }
 
+// answerNotes are what is kept of the answer to a change: nothing where nothing lasts,
+// or without an id.
+func (m *Market) answerNotes(uid uint32, req change, out proto.Message) []note {
+	if !m.durable() || len(req.GetRequestId()) == 0 {
+		return nil
+	}
+	return []note{requestNote(uid, req, out)}
+}
+
 // mutate makes a change on the loop's thread, once for each request id. Where a
 // journal is kept that goes on, the change and its answer are durable together
 // before it is acknowledged. One that is made and not yet kept is made: who asks
@@ -224,11 +237,7 @@ func mutate[T proto.Message](ctx context.Context, m *Market, uid uint32, req cha
 				return
 			}
 			m.loop.demon.PostTouched()
-			if len(req.GetRequestId()) > 0 {
-				m.loop.record(requestNote(uid, req, out))
-			} else {
-				m.loop.record()
-			}
+			m.loop.record(m.answerNotes(uid, req, out)...)
 		})
 		if err != nil {
 			return out, refused(err)

@@ -18,6 +18,7 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
@@ -300,7 +301,7 @@ func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subj
 	if _, overlaps := m.overlaps(dir); overlaps {
 		return nil // somebody attached a part of it
 	}
-	_, err = m.attach(dir, ask, terms, uid, byRule)
+	_, err = m.attach(dir, ask, terms, uid, byRule, nil)
 	return err
 }
 
@@ -340,8 +341,8 @@ func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, 
 	return a, nil
 }
 
-// attach makes a guest of a group.
-func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission, uid uint32, client string) (*member, error) {
+// attach makes a guest of a group. What answer gives, if it is not nil, is kept with it.
+func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission, uid uint32, client string, answer func(*member) []note) (*member, error) {
 	m.attaching.Lock()
 	defer m.attaching.Unlock()
 	e, ok := m.enforcer.(dispatch.Keeper)
@@ -393,13 +394,17 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 		})
 		return nil, err
 	}
-	m.settle(mem, terms.Enforce)
+	var notes []note
+	if answer != nil {
+		notes = answer(mem)
+	}
+	m.settle(mem, terms.Enforce, notes)
 	m.log.Info("attached", "workload", mem.name, "group", dir, "enforce", terms.Enforce.String())
 	return mem, nil
 }
 
 // settle gives a new guest its place among the living.
-func (m *Market) settle(mem *member, now demon.Enforce) {
+func (m *Market) settle(mem *member, now demon.Enforce, notes []note) {
 	m.lodge(mem)
 	m.mu.Lock()
 	m.names[mem.name] = mem
@@ -418,7 +423,7 @@ func (m *Market) settle(mem *member, now demon.Enforce) {
 			}
 		}
 		m.loop.demon.Post()
-		m.loop.recordOf(mem)
+		m.loop.recordOf(mem, notes...)
 	})
 }
 
@@ -478,7 +483,7 @@ func (s service) Attach(ctx context.Context, req *v1.AttachRequest) (*v1.AttachR
 	if !s.m.durable() {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("groups that others made are attached by a daemon alone: start one with maxwell daemon"))
 	}
-	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.AttachResponse, error) {
+	out, err := once(ctx, &s.m.answers, a.uid, req, func() (*v1.AttachResponse, error) {
 		dir, err := s.m.groupOf(req)
 		if err == nil {
 			if err = a.governs(dir); err != nil && req.GetCgroup() != "" {
@@ -488,8 +493,12 @@ func (s service) Attach(ctx context.Context, req *v1.AttachRequest) (*v1.AttachR
 		if err != nil {
 			return nil, refused(err)
 		}
-		return s.m.attachAsked(ctx, a, dir, req)
+		return s.m.attachAsked(a, dir, req)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return out, s.m.settled(ctx)
 }
 
 // governs refuses a group that is not a's to govern: an admin's are all, a user's
@@ -505,12 +514,10 @@ func (a actor) governs(dir string) error {
 	return connect.NewError(connect.CodePermissionDenied, errors.New("this group is not yours; an admin may attach it"))
 }
 
-func (m *Market) attachAsked(ctx context.Context, a actor, dir string, req *v1.AttachRequest) (*v1.AttachResponse, error) {
+func (m *Market) attachAsked(a actor, dir string, req *v1.AttachRequest) (*v1.AttachResponse, error) {
 	path := strings.TrimPrefix(dir, m.unified.Mount)
-	ask := req.GetTerms()
-	if ask == nil {
-		ask = &v1.AdmitRequest{}
-	}
+	ask := &v1.AdmitRequest{}
+	proto.Merge(ask, req.GetTerms()) // req is what its fingerprint is of
 	if ask.GetName() == "" {
 		ask.Name = m.freeName(fleet.NameFor(strings.TrimSuffix(strings.TrimSuffix(filepath.Base(dir), ".slice"), ".scope")))
 	}
@@ -529,17 +536,18 @@ func (m *Market) attachAsked(ctx context.Context, a actor, dir string, req *v1.A
 			return nil, refused(&demon.Refusal{What: "enforce", Reason: fmt.Sprintf("%q: write observe, warn or on", word)})
 		}
 	}
-	mem, err := m.attach(dir, ask, terms, a.uid, "attach")
+	out := &v1.AttachResponse{Cgroup: path}
+	_, err := m.attach(dir, ask, terms, a.uid, "attach", func(mem *member) []note {
+		out.Name, out.Enforce = mem.name, m.under(mem.mode).String()
+		return m.answerNotes(a.uid, req, out)
+	})
 	if err != nil {
 		if _, ok := errors.AsType[*cgroup.GuestError](err); ok {
 			err = connect.NewError(connect.CodeFailedPrecondition, err)
 		}
 		return nil, refused(err)
 	}
-	if err := m.settled(ctx); err != nil {
-		return nil, err
-	}
-	return &v1.AttachResponse{Name: mem.name, Cgroup: path, Enforce: m.under(terms.Enforce).String()}, nil
+	return out, nil
 }
 
 // daemonEnforce is a configured mode as the demon names it.
@@ -623,6 +631,13 @@ func (m *Market) containerDir(id string) (string, error) {
 	return "", &demon.Refusal{What: "container", Reason: fmt.Sprintf("%d containers begin with %q; write more of the id", len(found), id)}
 }
 
+// detaching is who asked for a guest to be let go: the answer is kept with its receipt,
+// because until its books are closed there is none.
+type detaching struct {
+	uid uint32
+	req *v1.DetachRequest
+}
+
 // Detach implements MarketService.
 func (s service) Detach(ctx context.Context, req *v1.DetachRequest) (*v1.DetachResponse, error) {
 	a, err := s.actor(ctx)
@@ -631,6 +646,9 @@ func (s service) Detach(ctx context.Context, req *v1.DetachRequest) (*v1.DetachR
 	}
 	if err != nil {
 		return nil, err
+	}
+	if out, known := answered[*v1.DetachResponse](&s.m.answers, a.uid, req); known {
+		return out, s.m.settled(ctx)
 	}
 	mem, err := s.visible(a, req.GetName())
 	if err != nil {
@@ -642,34 +660,36 @@ func (s service) Detach(ctx context.Context, req *v1.DetachRequest) (*v1.DetachR
 	if mem.client == byRule && !a.admin {
 		return nil, connect.NewError(connect.CodePermissionDenied, fmt.Errorf("%s was attached by a rule; an admin may detach it", mem.name))
 	}
-	return once(ctx, &s.m.answers, a.uid, req, func() (*v1.DetachResponse, error) {
-		if err := s.m.release(ctx, mem); err != nil {
+	out, err := once(ctx, &s.m.answers, a.uid, req, func() (*v1.DetachResponse, error) {
+		if err := s.m.release(mem, &detaching{uid: a.uid, req: req}); err != nil {
 			return nil, err
 		}
 		return &v1.DetachResponse{Workload: s.m.lastStatement(mem)}, nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	return out, s.m.settled(ctx)
 }
 
-// release lets a guest go, as if it had ended.
-func (m *Market) release(ctx context.Context, mem *member) error {
+// release lets a guest go, as if it had ended, and returns when it is buried.
+func (m *Market) release(mem *member, asked *detaching) error {
 	m.mu.Lock()
 	m.released[mem.guest] = mem.guestID
 	m.mu.Unlock()
 	m.loop.do(func() {
-		mem.released = true
+		mem.released, mem.leaving = true, asked
 		m.loop.record(note{ref: journal.Ref{Kind: ofReleased, Key: mem.guest}, wall: time.Now(), body: &letGo{mem.guestID}})
 		if m.loop.has(mem) {
 			m.loop.demon.Gone(mem.slot, false)
 		}
 		m.loop.hurry = true
 	})
-	select {
+	select { // not for who asked: he may have gone, and asks again
 	case <-mem.buried:
-		return m.settled(ctx)
+		return nil
 	case <-m.done:
 		return errClosing
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

@@ -34,6 +34,7 @@ type member struct {
 	guestID  uint64           // of that group, which the next one of its name does not have
 	base     unit.CoreTime    // what a guest had used before it was attached
 	released bool             // it is to be let go
+	leaving  *detaching       // whoever asked for it; nil = nobody did
 	mode     demon.Enforce    // how far the market goes, but for its ceiling
 	ruled    *demon.Admission // what its rule said last; nil = it has none
 	observed atomic.Bool      // a guest that nothing is done to

@@ -87,6 +87,9 @@ func (s service) SetEnforce(ctx context.Context, req *v1.SetEnforceRequest) (*v1
 	if !s.m.durable() {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("a market that ends with its clients enforces always; start one with maxwell daemon"))
 	}
+	if out, known := answered[*v1.SetEnforceResponse](&s.m.answers, a.uid, req); known {
+		return out, s.m.settled(ctx)
+	}
 	mode, ok := demon.ParseEnforce(req.GetEnforce())
 	switch {
 	case !ok:

@@ -63,6 +63,15 @@ func fingerprint(req change) [sha256.Size]byte {
 // delivery is a change of its own. Refusals are remembered too, but for those
 // that say nothing of the change itself (the market is closing, the caller went
 // away).
+//
+// The answer to a change that was made is kept with it, in one write: the next
+// process has both or neither. A refusal is kept in memory alone. Repeated after a
+// restart, the request is a new try, and may be made then. That is one effect still:
+// a refusal had none, and from the moment that the change is made its answer is
+// kept. What is given up is that a refusal holds for ever, and only for who repeats
+// a request to which he had an answer: a client draws a new id then. Kept on the
+// disk, refusals would let anybody write there who may ask, and none could be given
+// while it is full.
 func once[T any](ctx context.Context, all *answers, uid uint32, req change, effect func() (T, error)) (T, error) {
 	var none T
 	id := req.GetRequestId()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
@@ -184,12 +185,13 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 	if err := m.room(own.uid); err != nil {
 		return nil, err
 	}
-	req.Command = clipAll(req.GetCommand(), maxCommand)
+	asked := proto.CloneOf(req) // req is what its fingerprint is of
+	asked.Command = clipAll(asked.GetCommand(), maxCommand)
 	var err error
 	var slot int32
 	var line demon.Line
 	mem := &member{
-		name: req.GetName(), session: own, uid: own.uid, client: own.client, admitted: time.Now(), asked: req, buried: make(chan struct{}),
+		name: req.GetName(), session: own, uid: own.uid, client: own.client, admitted: time.Now(), asked: asked, buried: make(chan struct{}),
 	}
 	terms := admission(req)
 	if m.durable() {
@@ -245,10 +247,7 @@ func notKept(err error) error {
 // promise makes an admission and its answer durable. One that cannot be kept is
 // taken back: it was not made.
 func (m *Market) promise(ctx context.Context, mem *member, req *v1.AdmitRequest, out *v1.AdmitResponse) error {
-	var notes []note
-	if len(req.GetRequestId()) > 0 {
-		notes = append(notes, requestNote(mem.uid, req, out))
-	}
+	notes := m.answerNotes(mem.uid, req, out)
 	m.loop.do(func() { m.loop.recordOf(mem, notes...) })
 	// Whoever asked may have gone: he asks again, or his session ends.
 	err := m.keeper.settled(context.WithoutCancel(ctx), m.done)
@@ -511,14 +510,26 @@ func (s service) Suspend(ctx context.Context, req *v1.SuspendRequest) (*v1.Suspe
 		return nil, err
 	}
 	list := own.living()
-	s.m.loop.through(func() {
-		for _, mem := range list {
-			if s.m.loop.has(mem) {
-				s.m.loop.demon.Suspend(mem.slot, req.GetSuspend())
+	out, err := once(ctx, &s.m.answers, own.uid, req, func() (*v1.SuspendResponse, error) {
+		out := &v1.SuspendResponse{}
+		if !s.m.loop.do(func() {
+			for _, mem := range list {
+				if s.m.loop.has(mem) {
+					s.m.loop.demon.Suspend(mem.slot, req.GetSuspend())
+				}
 			}
+			s.m.loop.record(s.m.answerNotes(own.uid, req, out)...)
+		}) {
+			return nil, errClosing
 		}
+		return out, nil
 	})
-	return &v1.SuspendResponse{}, nil
+	if err != nil {
+		return nil, err
+	}
+	// Whoever pressed ^Z waits until it is carried out, and not for the disk.
+	s.m.loop.through(func() {})
+	return out, nil
 }
 
 // SetBid implements MarketService. A workload may set its own bid, below the cap

@@ -189,10 +189,13 @@ func (s service) CreateWallet(ctx context.Context, req *v1.CreateWalletRequest) 
 	if err == nil {
 		err = a.outside("open wallets")
 	}
-	if err == nil {
-		err = s.m.mayCreate(a, req)
-	}
 	if err != nil {
+		return nil, err
+	}
+	if out, known := answered[*v1.CreateWalletResponse](&s.m.answers, a.uid, req); known {
+		return out, s.m.settled(ctx)
+	}
+	if err := s.m.mayCreate(a, req); err != nil {
 		return nil, err
 	}
 	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.CreateWalletResponse, error) {

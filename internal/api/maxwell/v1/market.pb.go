@@ -1199,6 +1199,7 @@ type SuspendRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
 	Suspend       bool                   `protobuf:"varint,2,opt,name=suspend,proto3" json:"suspend,omitempty"`
+	RequestId     []byte                 `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1245,6 +1246,13 @@ func (x *SuspendRequest) GetSuspend() bool {
 		return x.Suspend
 	}
 	return false
+}
+
+func (x *SuspendRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
 }
 
 type SuspendResponse struct {
@@ -4373,10 +4381,12 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\x03now\x18\x03 \x01(\bR\x03now\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\fR\trequestId\"\x0e\n" +
-	"\fStopResponse\"@\n" +
+	"\fStopResponse\"_\n" +
 	"\x0eSuspendRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x18\n" +
-	"\asuspend\x18\x02 \x01(\bR\asuspend\"\x11\n" +
+	"\asuspend\x18\x02 \x01(\bR\asuspend\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\fR\trequestId\"\x11\n" +
 	"\x0fSuspendResponse\"\x7f\n" +
 	"\vFundRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
