@@ -249,13 +249,18 @@ func (b *bookkeeper) retire(name string) {
 	if len(b.chain) > 0 {
 		b.apply(name)
 	}
-	for _, id := range []ledger.ID{wallet, deposit} {
+	b.forget(name, wallet, deposit)
+	delete(b.wallet, name)
+}
+
+// forget closes accounts that are empty.
+func (b *bookkeeper) forget(name string, ids ...ledger.ID) {
+	for _, id := range ids {
 		if status := b.book.Forget(id); status != ledger.OK {
 			panicf("demon: close accounts of %s: %v", name, status)
 		}
 		b.note(ledger.Entry{Change: ledger.Forgot, Account: ledger.Account{ID: id}})
 	}
-	delete(b.wallet, name)
 }
 
 // balances are account balances by name, with what is not posted yet.

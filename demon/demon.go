@@ -120,6 +120,7 @@ type Demon struct {
 
 	wallets  map[string]*standing // by name
 	standing []*standing          // in order of opening
+	closed   map[string]closed    // standing wallets that were, by name
 	active   []int32              // occupied slots in order of admission
 	dead     []Line               // statements of the buried, oldest first, at most keepDead
 	nextID   uint64

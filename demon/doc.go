@@ -58,7 +58,9 @@
 // admission; one that names no budget draws a few seconds' worth at a time, is broke
 // when the wallet is empty and goes on when it is not. What a workload leaves goes
 // back. An allowance is a rate of the wallet and not of the process: the time that no
-// demon was there counts.
+// demon was there counts. A wallet that is made begins with one period of it, since a
+// newcomer's first command should not wait for money to drip in; one that is closed
+// and made again with what came in between, so that this mints nothing.
 //
 // # Restarts
 //

@@ -15,10 +15,13 @@ import (
 
 var pausing = apoptosis.Policy{WhenBroke: apoptosis.Pause, Grace: apoptosis.DefaultGrace}
 
+// open makes a wallet that begins empty: its terms come after it is made.
 func (b *bench) open(name, parent string, a unit.Allowance, most unit.Credits) {
 	b.t.Helper()
-	if err := b.d.OpenWallet(b.in.Now, name, parent, a, most); err != nil {
-		b.t.Fatal(err)
+	for _, a := range []unit.Allowance{{}, a} {
+		if err := b.d.OpenWallet(b.in.Now, name, parent, a, most); err != nil {
+			b.t.Fatal(err)
+		}
 	}
 }
 

@@ -2,7 +2,9 @@ package demon
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/ledger"
 	"github.com/maxwell-hypervisor/maxwell/price"
@@ -37,7 +39,8 @@ type SavedWallet struct {
 	Allowance unit.Allowance `json:"allowance"`
 	Most      unit.Credits   `json:"most_ucredits"`
 	Since     unit.Instant   `json:"since_ns"`
-	Carry     int64          `json:"carry"` // in micro-$J / Allowance.Every
+	Carry     int64          `json:"carry"`            // in micro-$J / Allowance.Every
+	Closed    bool           `json:"closed,omitempty"` // it was closed at Since
 }
 
 // WalletLine is a standing wallet's statement.
@@ -50,15 +53,109 @@ type WalletLine struct {
 
 // OpenWallet opens a standing wallet that is filled at allowance up to most from
 // its parent, or from the mint if it has none; or changes the terms of one that is
-// open. One that the resumed books know keeps its balance, and its allowance begins
-// anew; see ReopenWallet.
+// open. One that is made begins with the allowance of one period, as a bucket that
+// leaks in begins full: whoever it is made for can start something at once. One that
+// the resumed books know keeps its balance, and its allowance begins anew; see
+// ReopenWallet.
 func (d *Demon) OpenWallet(now unit.Instant, name, parent string, allowance unit.Allowance, most unit.Credits) error {
-	return d.ReopenWallet(now, SavedWallet{Name: name, Parent: parent, Allowance: allowance, Most: most, Since: now})
+	_, known := d.book.Lookup(ledger.Wallet(name).ID)
+	_, bonded := d.book.Lookup(ledger.Deposit(name).ID) // a dead workload's account, not a wallet's
+	if err := d.ReopenWallet(now, SavedWallet{Name: name, Parent: parent, Allowance: allowance, Most: most, Since: now}); err != nil {
+		return err
+	}
+	if !known || bonded {
+		d.begin(d.wallets[name], now)
+	}
+	return nil
+}
+
+// begin pays a wallet that was just made what it begins with, in advance: as much of
+// a period as fits, and as its parent has left when the other children are paid. One
+// that was there before and was closed has what came in since, at most: whoever closes
+// and opens it again gains nothing.
+func (d *Demon) begin(v *standing, now unit.Instant) {
+	amount := v.allowance.Amount
+	if at, was := d.closed[v.name]; was {
+		if v.allowance.Amount > 0 {
+			amount = min(amount, v.allowance.Over(time.Duration(now-at.since)))
+		}
+		delete(d.closed, v.name)
+	}
+	if v.most > 0 {
+		amount = min(amount, v.most)
+	}
+	d.refillAll(now)
+	source, has := mintID, mostMoney+d.book.Balance(mintID) // minted so far is negative
+	if v.parent != nil {
+		source, has = v.parent.account, d.book.Balance(v.parent.account)
+		v.parent.changed = true
+	}
+	if amount = min(amount, has); amount <= 0 {
+		return
+	}
+	b := &d.money
+	b.chain, b.user = b.chain[:0], 0
+	b.add(source, v.account, amount, ledger.ForAllowance)
+	b.apply(v.name)
+}
+
+// closed is a standing wallet that was closed.
+type closed struct {
+	since   unit.Instant // when; its allowance was paid until then
+	changed bool         // since the last SavesOfWallets
+}
+
+// CloseWallet takes a standing wallet away. What it has goes back to its parent, or
+// to the mint if it has none; to is the parent's name.
+func (d *Demon) CloseWallet(now unit.Instant, name string) (back unit.Credits, to string, err error) {
+	v := d.wallets[name]
+	if v == nil {
+		return 0, "", &Refusal{What: "wallet", Reason: fmt.Sprintf("there is no wallet %q", name)}
+	}
+	if len(v.children) > 0 {
+		return 0, "", &Refusal{What: "wallet", Reason: fmt.Sprintf(
+			"%q fills %s; remove that first, or give it another parent: maxwell wallet create --change", name, v.children[0].name)}
+	}
+	for _, w := range d.slots {
+		if w != nil && w.purse.from == v {
+			return 0, "", &Refusal{What: "wallet", Reason: fmt.Sprintf("%q pays %s; stop that first: maxwell stop %s", name, w.ask.Name, w.ask.Name)}
+		}
+	}
+	d.refillAll(now) // what its parent's children were not paid before, it does not owe them
+	b := &d.money
+	back = d.book.Balance(v.account)
+	target := mintID
+	if v.parent != nil {
+		target, to = v.parent.account, v.parent.name
+		v.parent.changed = true
+	}
+	b.chain, b.user = b.chain[:0], 0
+	if b.add(v.account, target, back, ledger.ForReturn); len(b.chain) > 0 {
+		b.apply(name)
+	}
+	b.forget(name, v.account)
+	v.adopt(nil)
+	delete(d.wallets, name)
+	d.standing = slices.DeleteFunc(d.standing, func(o *standing) bool { return o == v })
+	d.noteClosed(name, closed{since: now, changed: true})
+	return back, to, nil
+}
+
+func (d *Demon) noteClosed(name string, c closed) {
+	if d.closed == nil {
+		d.closed = make(map[string]closed)
+	}
+	d.closed[name] = c
 }
 
 // ReopenWallet is OpenWallet of a saved one: its allowance of the time between is
-// paid. It comes before the workloads that name it are readopted.
+// paid. It comes before the workloads that name it are readopted. One that was closed
+// stays so.
 func (d *Demon) ReopenWallet(now unit.Instant, s SavedWallet) error {
+	if s.Closed {
+		d.noteClosed(s.Name, closed{since: min(s.Since, now)})
+		return nil
+	}
 	parent, known := d.wallets[s.Parent]
 	s.Since = min(s.Since, now)
 	_, bonded := d.book.Lookup(ledger.Deposit(s.Name).ID)
@@ -283,9 +380,16 @@ func (d *Demon) Wallets() []WalletLine {
 }
 
 // SavesOfWallets hands over the standing wallets that changed since the last call,
-// in the order in which they have to be reopened. It goes with Entries and Saves.
+// in the order in which they have to be reopened, and those that were closed. It goes
+// with Entries and Saves.
 func (d *Demon) SavesOfWallets() []SavedWallet {
 	var list []SavedWallet
+	for _, name := range slices.Sorted(maps.Keys(d.closed)) {
+		if c := d.closed[name]; c.changed {
+			list = append(list, SavedWallet{Name: name, Since: c.since, Closed: true})
+			d.closed[name] = closed{since: c.since}
+		}
+	}
 	for _, v := range d.standing {
 		if !v.changed {
 			continue

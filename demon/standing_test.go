@@ -1,6 +1,7 @@
 package demon
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,7 +129,7 @@ func TestAllowanceIsExact(t *testing.T) {
 			}
 		}
 		d.refillAll(now)
-		want := min(rate.Over(time.Duration(now)), rich)
+		want := min(rate.Amount+rate.Over(time.Duration(now)), rich) // it begins with a period's
 		if most > 0 {
 			want = min(want, most)
 		}
@@ -137,6 +138,175 @@ func TestAllowanceIsExact(t *testing.T) {
 			t.Fatalf("after %v at %v it has %d, want %d; its parent %d of %d", time.Duration(now), rate, user.Balance, want, org.Balance, rich)
 		}
 	})
+}
+
+// TestANewWalletBegins with the allowance of a period: as much as fits, and as its
+// parent has left. The books say where it came from.
+func TestANewWalletBegins(t *testing.T) {
+	day := unit.Allowance{Amount: 50 * dollar, Every: 24 * time.Hour}
+	j := newJournaled(t)
+	now := j.in.Now
+	open := func(name, parent string, allowance unit.Allowance, most, want unit.Credits) {
+		t.Helper()
+		if err := j.d.OpenWallet(now, name, parent, allowance, most); err != nil {
+			t.Fatal(err)
+		}
+		if have := j.wallet(name).Balance; have != want {
+			t.Errorf("%s begins with %v, want %v", name, have, want)
+		}
+	}
+	from := func(source string) (sum unit.Credits) {
+		for _, e := range j.entries {
+			for _, c := range e.Chain {
+				if c.Debit == ledger.NameID(source) && c.Code == ledger.ForAllowance {
+					sum += c.Amount
+				}
+			}
+		}
+		return sum
+	}
+	open("org", "", unit.Allowance{Amount: 120 * dollar, Every: 24 * time.Hour}, 0, 120*dollar)
+	open("anna", "org", day, 0, 50*dollar)
+	open("small", "org", day, 30*dollar, 30*dollar)
+	open("late", "org", day, 0, 40*dollar) // what is left
+	open("poor", "org", day, 0, 0)
+	open("none", "org", none, 0, 0)
+	open("anna", "org", unit.Allowance{Amount: 90 * dollar, Every: time.Hour}, 0, 50*dollar) // it is not made again
+	open("none", "", day, 0, 0)
+	j.take()
+	if st := j.d.Statement(); st.Minted != 120*dollar || st.Sum != 0 || from("mint") != 120*dollar || from("wallet:org") != 120*dollar {
+		t.Errorf("minted %v (%v by allowances), the parent gave %v; %v", st.Minted, from("mint"), from("wallet:org"), st.Accounts)
+	}
+	saved := j.d.SavesOfWallets()
+	j.crash(0)
+	for _, s := range saved {
+		if err := j.d.ReopenWallet(now, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if have := j.wallet("anna").Balance; have != 50*dollar {
+		t.Errorf("reopened with %v", have)
+	}
+}
+
+// TestAClosedWallet returns what it has, and may be opened again; whoever closes and
+// opens one again and again has what the allowance brings and no more, whatever
+// restarts come between.
+func TestAClosedWallet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := New(Config{Cores: 1000, Reference: 10_000_000, Modelled: true, Journal: true}, 0)
+		const rich = 1_000_000 * dollar
+		parent := rapid.SampledFrom([]string{"", "org"}).Draw(t, "parent")
+		if err := d.OpenWallet(0, "org", "", none, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.FundWallet(0, "org", rich, ledger.ID{}); err != nil {
+			t.Fatal(err)
+		}
+		rate := unit.Allowance{Amount: 1000 * dollar, Every: time.Hour}
+		if err := d.OpenWallet(0, "sink", "", none, 0); err != nil {
+			t.Fatal(err)
+		}
+		disk, docs, now := []ledger.Entry(nil), map[string]SavedWallet{}, unit.Instant(0)
+		keep := func() {
+			disk = append(disk, d.Entries()...)
+			for _, s := range d.SavesOfWallets() {
+				docs[s.Name] = s
+			}
+		}
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			now += unit.Instant(rapid.Int64Range(0, int64(20*time.Minute)).Draw(t, "pause"))
+			_, open := d.wallets["user"]
+			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			case 0:
+				if err := d.OpenWallet(now, "user", parent, rate, 0); err != nil {
+					t.Fatal(err)
+				}
+			case 1:
+				if !open {
+					continue
+				}
+				d.refillAll(now)
+				had, above := d.book.Balance(d.wallets["user"].account), d.book.Balance(d.wallets["org"].account)
+				back, to, err := d.CloseWallet(now, "user")
+				if err != nil || back != had || to != parent {
+					t.Fatalf("%v of %v went back to %q: %v", back, had, to, err)
+				}
+				if gained := d.book.Balance(d.wallets["org"].account) - above; parent == "org" && gained != back || parent == "" && gained != 0 {
+					t.Fatalf("of %v the parent has %v", back, gained)
+				}
+			case 2:
+				if !open {
+					continue
+				}
+				d.refillAll(now)
+				if has := d.book.Balance(d.wallets["user"].account); has > 0 {
+					if _, _, err := d.Move(now, Holder{Wallet: "user"}, Holder{Wallet: "sink"}, has, ledger.ID{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			case 3:
+				keep()
+				var err error
+				if d, err = Resume(d.cfg, now, slices.Values(disk)); err != nil {
+					t.Fatal(err)
+				}
+				for _, name := range []string{"org", "sink", "user"} {
+					if s, known := docs[name]; known {
+						if err := d.ReopenWallet(now, s); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			}
+			got := d.book.Balance(d.wallets["sink"].account)
+			if v := d.wallets["user"]; v != nil {
+				got += d.book.Balance(v.account)
+			}
+			if most := rate.Amount + rate.Over(time.Duration(now)); got > most {
+				t.Fatalf("after %v it has had %v, which is more than %v", time.Duration(now), got, most)
+			}
+			if st := d.Statement(); st.Sum != 0 || parent == "org" && st.Minted != rich {
+				t.Fatalf("minted %v, sum %v", st.Minted, st.Sum)
+			}
+		}
+	})
+}
+
+// TestCloseRefuses: a wallet that fills others or pays somebody stays.
+func TestCloseRefuses(t *testing.T) {
+	b := newBench(t, nil)
+	b.open("org", "", none, 0)
+	b.open("user", "org", none, 0)
+	b.fundWallet("user", 200*dollar)
+	granted := b.admit(Admission{Name: "granted", Budget: 50 * dollar, Wallet: "user"})
+	refused := func(name, want string) {
+		t.Helper()
+		before := b.d.Statement()
+		if _, _, err := b.d.CloseWallet(b.in.Now, name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("close %s: %v, want %q", name, err, want)
+		}
+		if after := b.d.Statement(); after.Minted != before.Minted || len(after.Wallets) != len(before.Wallets) {
+			t.Errorf("a refusal changed %+v to %+v", before, after)
+		}
+	}
+	refused("nobody", "there is no wallet")
+	refused("org", `fills user; remove that first`)
+	refused("user", "maxwell stop granted")
+	b.in.Usage[granted].Populated = false
+	b.step()
+	refused("user", "maxwell stop granted") // its group is not gone yet
+	b.d.Release(granted)
+	drawing := b.admit(Admission{Name: "drawing", Wallet: "user"})
+	refused("user", "maxwell stop drawing")
+	b.in.Usage[drawing].Populated = false
+	b.step()
+	b.d.Release(drawing)
+	if back, to, err := b.d.CloseWallet(b.in.Now, "user"); err != nil || back != 200*dollar-b.d.Statement().Accounts["heat"] || to != "org" {
+		t.Errorf("%v went back to %q: %v", back, to, err)
+	}
+	b.admit(Admission{Name: "user", Budget: 50 * dollar}) // the name is free
+	refused("user", "there is no wallet")
 }
 
 // TestPovertyIsNotOwed: what a parent did not have is not paid later, also not by

@@ -55,7 +55,8 @@ func (a *app) walletCreateVerb() *cobra.Command {
 		Short: "Open a standing wallet",
 		Long: `Open a standing wallet. Its allowance comes in steadily, at most until the wallet has
 what --most says: from its parent, whose balance bounds all its children, or without
-one from the mint. The time that no daemon runs counts too. What a parent does not
+one from the mint. It begins with what comes in one period (50k/day: 50k), at most
+--most. The time that no daemon runs counts too. What a parent does not
 have when it is due is not owed later, and what it cannot pay in full it pays to all
 its children in the same part.
 

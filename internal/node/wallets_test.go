@@ -349,7 +349,10 @@ func TestWalletsOutliveTheirMarket(t *testing.T) {
 	}
 	list := d.wallets()
 	anna := list["anna"]
-	most := unit.Allowance{Amount: rate, Every: time.Second}.Over(time.Since(before))
+	came := func(d time.Duration) unit.Credits { // it begins with a second's
+		return rate + unit.Allowance{Amount: rate, Every: time.Second}.Over(d)
+	}
+	most := came(time.Since(before))
 	if have := unit.Credits(anna.GetBalanceUcredits()); have > most || have < unit.Credits(first["anna"].GetBalanceUcredits()) {
 		t.Errorf("anna has %v, at most %v came in", have, most)
 	}
@@ -359,9 +362,9 @@ func TestWalletsOutliveTheirMarket(t *testing.T) {
 	for {
 		asked := time.Now()
 		list = d.wallets()
-		least := unit.Allowance{Amount: rate, Every: time.Second}.Over(asked.Sub(after) - 1100*time.Millisecond)
+		least := came(asked.Sub(after) - 1100*time.Millisecond)
 		have := unit.Credits(list["anna"].GetBalanceUcredits())
-		if have > (unit.Allowance{Amount: rate, Every: time.Second}).Over(time.Since(before)) {
+		if have > came(time.Since(before)) {
 			t.Fatalf("anna has %v: paid twice", have)
 		}
 		if have >= least {
