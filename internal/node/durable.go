@@ -119,6 +119,9 @@ func (l *loop) noteOf(s *demon.Saved) (note, bool) {
 	if mem == nil || mem.over || s.Dead() { // that is a receipt
 		return note{}, false
 	}
+	if mem.guest != "" && !mem.metered { // being attached: the one that has the answer is the first
+		return note{}, false
+	}
 	if s != mem.saved {
 		mem.savedBatch = mem.batch
 	}

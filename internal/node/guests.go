@@ -383,10 +383,15 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 		return nil, err
 	}
 	group, err := e.Attach(int(mem.slot), dir, terms.Enforce != demon.EnforceOn)
+	var before unit.CoreTime
 	if err == nil {
-		mem.group, mem.guestID = group, group.Ref().ID
-		err = m.meterGuest(mem)
+		before, err = m.meterGuest(mem, group)
 	}
+	m.loop.do(func() { // enforce --all may be looking at it
+		if err == nil {
+			mem.group, mem.guestID, mem.base = group, group.Ref().ID, before
+		}
+	})
 	if err != nil {
 		m.loop.do(func() {
 			m.loop.demon.Abandon(mem.slot)
@@ -427,20 +432,19 @@ func (m *Market) settle(mem *member, now demon.Enforce, notes []note) {
 	})
 }
 
-// meterGuest begins to count a guest, and remembers what it had used before: that
-// is nobody's bill.
-func (m *Market) meterGuest(mem *member) error {
+// meterGuest begins to count a guest, and returns what it had used before: that is
+// nobody's bill.
+func (m *Market) meterGuest(mem *member, group dispatch.Group) (before unit.CoreTime, err error) {
 	m.hw.Lock()
-	err := m.meter.Add(int(mem.slot), mem.group.Ref())
+	err = m.meter.Add(int(mem.slot), group.Ref())
 	m.hw.Unlock()
 	if err == nil {
 		var c dispatch.Counters
-		if c, err = mem.group.Counters(); err == nil {
-			mem.base = c.CPU
-			return nil
+		if c, err = group.Counters(); err == nil {
+			return c.CPU, nil
 		}
 	}
-	return errors.Join(err, mem.group.Remove())
+	return 0, errors.Join(err, group.Remove())
 }
 
 // reattach makes a guest of an earlier process one again.
