@@ -118,7 +118,7 @@ func (d *Demon) CloseWallet(now unit.Instant, name string) (back unit.Credits, t
 	}
 	for _, w := range d.slots {
 		if w != nil && w.purse.from == v {
-			return 0, "", &Refusal{What: "wallet", Reason: fmt.Sprintf("%q pays %s; stop that first: maxwell stop %s", name, w.ask.Name, w.ask.Name)}
+			return 0, "", &Refusal{What: "wallet", Reason: fmt.Sprintf("%q pays %s; end that first: maxwell stop %s, or detach it", name, w.ask.Name, w.ask.Name)}
 		}
 	}
 	d.refillAll(now) // what its parent's children were not paid before, it does not owe them

@@ -216,6 +216,7 @@ var rules = map[string]rule{
 	"Detach":       {named: []string{`{"name":"NAME"}`}},
 	"SetEnforce":   {named: []string{`{"name":"NAME","enforce":"observe"}`, `{"all":true,"enforce":"observe"}`}},
 	"CreateWallet": {named: []string{`{"name":"mine","parent":"NAME"}`, `{"name":"mine","owner":0}`}},
+	"RemoveWallet": {named: []string{`{"name":"NAME"}`}},
 	"ListWallets":  {unnamed: []string{`{}`}},
 	"Leave":        {named: []string{`{"token":"TOKEN"}`}},
 }

@@ -261,7 +261,8 @@ func TestDaemonParentBoundsItsChildren(t *testing.T) {
 func TestDaemonWalletRefusals(t *testing.T) {
 	b := newBank(t)
 	defer b.shut()
-	b.must("wallet", "create", "pot")
+	b.must("wallet", "create", "full")
+	b.must("wallet", "create", "pot", "--parent", "full")
 	b.must("wallet", "create", "empty")
 	b.must("fund", "pot", "100")
 	before := fmt.Sprint(b.accounts())
@@ -280,6 +281,8 @@ func TestDaemonWalletRefusals(t *testing.T) {
 		"run --budget 100 --name pot -- true":   "is a wallet's name",
 		"run --wallet pot --budget 1 -- true":   "below twice the deposit",
 		"run --wallet empty -- true":            "fund it, or wait for its allowance",
+		"wallet rm nobody":                      `no wallet "nobody" of yours`,
+		"wallet rm full":                        `"full" fills pot`,
 	} {
 		r := b.run(strings.Fields(line)...)
 		if r.code != 125 || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, want) || r.stdout != "" {
@@ -288,5 +291,57 @@ func TestDaemonWalletRefusals(t *testing.T) {
 	}
 	if after := fmt.Sprint(b.accounts()); after != before {
 		t.Errorf("a refusal changed %s to %s", before, after)
+	}
+}
+
+// TestDaemonWalletRemoved: what a removed wallet has goes back to its parent, or to the
+// mint, whatever kills come between; one that pays a workload stays until that has
+// ended; and whoever makes it again gains nothing. The chain has all of it.
+func TestDaemonWalletRemoved(t *testing.T) {
+	b := newBank(t)
+	defer b.shut()
+	b.must("wallet", "create", "org")
+	b.must("fund", "org", "1000")
+	b.must("wallet", "create", "anna", "--parent", "org", "--allowance", "300/day")
+	if all := b.accounts(); all["anna"].Balance < 300*dollars || all["anna"].Balance > 301*dollars {
+		t.Errorf("a new wallet begins with %d", all["anna"].Balance)
+	}
+	job := b.start(b.command("run", "-q", "--wallet", "anna", "--name", "job", "--", "sleep", "1000"))
+	b.until("started", func() bool { return b.accounts()["job"].State == "running" })
+	if r := b.run("wallet", "rm", "anna"); r.code != 125 || !strings.Contains(r.stderr, "maxwell stop job") {
+		t.Errorf("removed while it pays: %v", r)
+	}
+	b.must("stop", "job")
+	b.finish(job)
+	for round := range 3 {
+		had := b.accounts()
+		var said struct {
+			Name, To string
+			Returned int64 `json:"returned_ucredits"`
+		}
+		must(t, json.Unmarshal([]byte(b.must("wallet", "rm", "anna", "--json").stdout), &said))
+		if said.Name != "anna" || said.To != "org" || said.Returned < had["anna"].Balance || said.Returned > had["anna"].Balance+dollars {
+			t.Errorf("round %d: it said %+v, and had %d", round, said, had["anna"].Balance)
+		}
+		if round > 0 {
+			b.rob()
+		}
+		if r := b.run("wallet", "rm", "anna"); r.code != 125 || !strings.Contains(r.stderr, "no wallet") {
+			t.Errorf("round %d: removed twice: %v", round, r)
+		}
+		b.must("wallet", "create", "anna", "--parent", "org", "--allowance", "300/day")
+		all := b.accounts()
+		if _, here := all["anna"]; !here || all["anna"].Balance > dollars || all["org"].Balance < had["org"].Balance+said.Returned-dollars {
+			t.Errorf("round %d: made again it has %d, and its parent %d", round, all["anna"].Balance, all["org"].Balance)
+		}
+	}
+	b.must("wallet", "rm", "anna")
+	b.must("wallet", "rm", "org")
+	books := b.balanced()
+	if books["mint"] != -books["heat"]-books["treasury"] || books["wallet:org"] != 0 || books["wallet:anna"] != 0 {
+		t.Errorf("what was not spent has not gone back: %v", books)
+	}
+	if r := b.run("audit", "verify", filepath.Join(b.dir, "state", "journal.sqlite")); r.code != 0 {
+		t.Errorf("the chain: %v", r)
 	}
 }

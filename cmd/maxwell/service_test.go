@@ -258,6 +258,18 @@ func (s *fakeService) CreateWallet(_ context.Context, r *v1.CreateWalletRequest)
 	}}, nil
 }
 
+func (s *fakeService) RemoveWallet(_ context.Context, r *v1.RemoveWalletRequest) (*v1.RemoveWalletResponse, error) {
+	if err := s.hear(r); err != nil {
+		return nil, err
+	}
+	for _, w := range s.standing {
+		if w.GetName() == r.GetName() {
+			return &v1.RemoveWalletResponse{ReturnedUcredits: w.GetBalanceUcredits(), To: w.GetParent()}, nil
+		}
+	}
+	return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("no wallet %q of yours; maxwell wallet ls lists them", r.GetName()))
+}
+
 func (s *fakeService) ListWallets(_ context.Context, r *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error) {
 	if err := s.hear(r); err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ var (
 		"ledger --balances", "wallet ls", "wallet show agent-7", "wallet show anna",
 	}
 	changes = []string{
-		"stop agent-7", "fund agent-7 5", "transfer agent-7 indexer 5", "bid agent-7 4x", "wallet create team --allowance 50k/day",
+		"stop agent-7", "fund agent-7 5", "transfer agent-7 indexer 5", "bid agent-7 4x", "wallet create team --allowance 50k/day", "wallet rm anna",
 	}
 )
 
@@ -82,7 +82,7 @@ func TestAChangeHasOneID(t *testing.T) {
 	seen := map[string]string{}
 	for _, line := range changes {
 		for range 2 {
-			f := newFakeMarket().crowd()
+			f := newFakeMarket().crowd().treasury()
 			f.service.durable = true
 			f.service.breaks = 2
 			if strings.HasPrefix(line, "stop") {
@@ -180,7 +180,7 @@ func TestBadInputReachesNoMarket(t *testing.T) {
 		"transfer a b", "transfer a a 5", "transfer a b 0", "transfer '' b 5", "transfer a b five", "price x", "events a b", "events --since -1h",
 		"events --since soon", "receipt", "receipt a b", "ledger a b", "ledger -n 0", "ledger -n -1", "ledger --balances x", "ledger --balances -n 5",
 		"wallet", "wallet make", "wallet ls x", "wallet show", "wallet show a b", "wallet show ''",
-		"wallet create", "wallet create ''", "wallet create a b", "wallet create ../a", "wallet create a.b", "wallet create " + long,
+		"wallet rm", "wallet rm ''", "wallet rm a b", "wallet rm a/b", "wallet create", "wallet create ''", "wallet create a b", "wallet create ../a", "wallet create a.b", "wallet create " + long,
 		"wallet create a --allowance 50k", "wallet create a --allowance 0/day", "wallet create a --allowance -1/day", "wallet create a --allowance 50k/week",
 		"wallet create a --most 5", "wallet create a --allowance 1/s --most 0", "wallet create a --allowance 1/s --most x", "wallet create a --parent a",
 		"wallet create a --parent b/c", "wallet create a --owner no-such-user", "wallet create a --owner -1", "wallet create a --owner 99999999999",
@@ -215,6 +215,7 @@ func TestRequests(t *testing.T) {
 			Owner: new(uint32(1000)), Change: true,
 		}},
 		{"wallet create roots --owner root", &v1.CreateWalletRequest{Name: "roots", Owner: new(uint32(0))}},
+		{"wallet rm anna", &v1.RemoveWalletRequest{Name: "anna"}},
 		{"wallet ls", &v1.ListWalletsRequest{}},
 		{"events", &v1.WatchRequest{SinceWallNs: 1}},
 		{"events agent-7 --since 1h", &v1.WatchRequest{Name: "agent-7", SinceWallNs: ago(time.Hour)}},
@@ -231,7 +232,8 @@ func TestRequests(t *testing.T) {
 				found = true
 				diff := cmp.Diff(tt.want, got, protocmp.Transform(), protocmp.IgnoreFields(&v1.StopRequest{}, "request_id"),
 					protocmp.IgnoreFields(&v1.SetBidRequest{}, "request_id"), protocmp.IgnoreFields(&v1.FundRequest{}, "request_id"),
-					protocmp.IgnoreFields(&v1.TransferRequest{}, "request_id"), protocmp.IgnoreFields(&v1.CreateWalletRequest{}, "request_id"))
+					protocmp.IgnoreFields(&v1.TransferRequest{}, "request_id"), protocmp.IgnoreFields(&v1.CreateWalletRequest{}, "request_id"),
+					protocmp.IgnoreFields(&v1.RemoveWalletRequest{}, "request_id"))
 				if diff != "" {
 					t.Errorf("%s (-want +got):\n%s", tt.line, diff)
 				}
@@ -249,7 +251,7 @@ func TestOutputIsJSON(t *testing.T) {
 	for _, line := range []string{
 		"ps", "ps -a", "stop agent-7 indexer", "wait crawler agent-7", "bid agent-7 3x", "fund agent-7 5", "transfer agent-7 indexer 5", "price",
 		"events", "receipt crawler", "ledger", "ledger --balances", "wallet ls", "wallet show agent-7", "wallet show anna",
-		"wallet create a",
+		"wallet create a", "wallet rm anna",
 	} {
 		o := newFakeMarket().crowd().treasury().run(append(words(line), "--json")...)
 		if o.code != 0 || o.err != "" || o.out == "" {
@@ -353,6 +355,8 @@ func TestCompletionOfNames(t *testing.T) {
 		{"wallet show ", "agent-7", ""},
 		{"wallet ", "show", ""},
 		{"wallet create x --parent ", "anna", "agent-7"},
+		{"wallet rm ", "anna", "agent-7"},
+		{"wallet rm anna ", ":4", "org"},
 		{"run --wallet ", "anna", "agent-7"},
 		{"fund ", "anna", "crawler"},
 		{"transfer anna ", "agent-7", "anna"},

@@ -18,11 +18,11 @@ import (
 // walletVerb holds the verbs about wallets: those of workloads, which are born and
 // die with them, and standing ones.
 func (a *app) walletVerb() *cobra.Command {
-	const forms = "maxwell wallet ls, maxwell wallet show NAME or maxwell wallet create NAME"
+	const forms = "maxwell wallet ls, maxwell wallet show NAME, maxwell wallet create NAME or maxwell wallet rm NAME"
 	cmd := &cobra.Command{
 		Use:   "wallet",
-		Short: "Open wallets and look into them",
-		Long: `Open wallets and look into them. A workload has a wallet of its own, which dies with
+		Short: "Open and remove wallets and look into them",
+		Long: `Open and remove wallets and look into them. A workload has a wallet of its own, which dies with
 it. A standing wallet is a person's or a team's: it has an allowance or is funded, its
 owner's workloads get their budgets from it or spend from it, and what they leave goes
 back. Workloads and standing wallets share one name space.`,
@@ -36,7 +36,7 @@ back. Workloads and standing wallets share one name space.`,
 			return usagef("wallet: write %s", forms)
 		},
 	}
-	cmd.AddCommand(a.walletCreateVerb(), a.walletListVerb(), a.walletShowVerb())
+	cmd.AddCommand(a.walletCreateVerb(), a.walletListVerb(), a.walletShowVerb(), a.walletRemoveVerb())
 	return cmd
 }
 
@@ -143,6 +143,68 @@ func (a *app) walletCreate(spec *walletSpec) error {
 	}
 	_, err = fmt.Fprintf(a.err, "maxwell: wallet %s has %s; income: %s\n", w.Name, w.Balance.Short(), w.Terms())
 	return err
+}
+
+func (a *app) walletRemoveVerb() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "rm NAME",
+		Short: "Remove a standing wallet",
+		Long: `Remove a standing wallet that fills no other and pays no workload that lives. What it
+has goes back to its parent, or without one to the mint: it is gone then. Who wants it
+elsewhere moves it first: maxwell transfer. Its postings stay in the ledger.
+
+In a daemon's market this is for admins. A wallet that a rule of the daemon's
+configuration gives is made again when its user starts something. One that is made
+again begins with what its allowance would have brought since, and no period in advance.`,
+		Example: "  maxwell wallet rm anna",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := oneArg("NAME")(cmd, args); err != nil {
+				return err
+			}
+			if p := fleet.CheckName(args[0]); p != nil {
+				return usagef("wallet rm: %s", p)
+			}
+			return nil
+		},
+		ValidArgsFunction: a.completeStanding,
+		RunE:              func(_ *cobra.Command, args []string) error { return a.walletRemove(args[0], asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")
+	return cmd
+}
+
+func (a *app) walletRemove(name string, asJSON bool) error {
+	var gone *v1.RemoveWalletResponse
+	err := a.change(context.Background(), func(ctx context.Context, market connection, id []byte) error {
+		var err error
+		gone, err = market.RemoveWallet(ctx, &v1.RemoveWalletRequest{Name: name, RequestId: id})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	back, to := unit.Credits(gone.GetReturnedUcredits()), gone.GetTo()
+	if asJSON {
+		return report.WriteLine(a.out, struct {
+			Name     string       `json:"name"`
+			Returned unit.Credits `json:"returned_ucredits"`
+			To       string       `json:"to"` // "" for the mint
+		}{name, back, to})
+	}
+	if to == "" {
+		to = "the mint"
+	}
+	_, err = fmt.Fprintf(a.err, "maxwell: wallet %s is removed; its %s went back to %s\n", name, back.Short(), to)
+	return err
+}
+
+// completeStanding offers the standing wallets for the only argument.
+func (a *app) completeStanding(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.standingNames(nil), cobra.ShellCompDirectiveNoFileComp
 }
 
 // userID is a user's number, by name or number.

@@ -64,6 +64,7 @@ var onceRows = map[string]onceRow{
 	"Detach":       {make: detachOnce},
 	"SetEnforce":   {make: enforceOnce},
 	"CreateWallet": {make: createOnce},
+	"RemoveWallet": {make: removeOnce},
 	"Leave":        {make: leaveOnce, nature: "a session ends once", late: connect.CodeUnauthenticated},
 }
 
@@ -638,11 +639,35 @@ func enforceOnce(w *onceWorld, n int) onceChange {
 	}
 }
 
+// createOnce: a wallet that was removed is not made again by a late delivery, with
+// another period's allowance in it.
 func createOnce(w *onceWorld, n int) onceChange {
-	req := &v1.CreateWalletRequest{Name: fmt.Sprintf("wallet%d", n), RequestId: drawID()}
+	req := &v1.CreateWalletRequest{
+		Name: fmt.Sprintf("wallet%d", n), AllowanceUcredits: 9e6, AllowanceEveryNs: int64(24 * time.Hour), RequestId: drawID(),
+	}
 	return onceChange{
-		send:    func(l *Connection) (proto.Message, error) { return answerOf(l.CreateWallet(w.t.Context(), req)) },
+		send: func(l *Connection) (proto.Message, error) { return answerOf(l.CreateWallet(w.t.Context(), req)) },
+		undo: func(l *Connection) error {
+			_, err := l.RemoveWallet(w.t.Context(), &v1.RemoveWalletRequest{Name: req.Name, RequestId: drawID()})
+			return err
+		},
 		effects: func(*Connection) int { return count(w.wallets()[req.Name] != nil) },
+	}
+}
+
+// removeOnce: a late delivery does not remove the next wallet of the name.
+func removeOnce(w *onceWorld, n int) onceChange {
+	name := fmt.Sprintf("away%d", n)
+	w.create(&v1.CreateWalletRequest{Name: name})
+	w.fund(name, 6e6)
+	req := &v1.RemoveWalletRequest{Name: name, RequestId: drawID()}
+	return onceChange{
+		send: func(l *Connection) (proto.Message, error) { return answerOf(l.RemoveWallet(w.t.Context(), req)) },
+		undo: func(l *Connection) error {
+			_, err := l.CreateWallet(w.t.Context(), &v1.CreateWalletRequest{Name: name, RequestId: drawID()})
+			return err
+		},
+		effects: func(*Connection) int { return count(w.wallets()[name] == nil) },
 	}
 }
 

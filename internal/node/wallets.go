@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -77,7 +78,13 @@ func (m *Market) reopenWallets(p *past) error {
 		if !p.boot {
 			k.Saved.Since = since(&k, m.loop.clock.Now(), time.Since(d.Wall))
 		}
-		m.noteWallet(d.Key, wallet{owner: d.UID, created: k.Created})
+		switch {
+		case !k.Saved.Closed:
+			m.noteWallet(d.Key, wallet{owner: d.UID, created: k.Created})
+		case time.Since(d.Wall) > keepClosed:
+			p.keeper.hand(nil, note{ref: journal.Ref{Kind: ofWallet, Key: d.Key}})
+			continue
+		}
 		waiting[d.Key] = k.Saved
 		order = append(order, d.Key)
 	}
@@ -103,6 +110,11 @@ func (m *Market) reopenWallets(p *past) error {
 	}
 	return nil
 }
+
+// keepClosed is how long it is remembered of a wallet that was removed when that was,
+// so that one that is made again does not begin with a whole period of its allowance.
+// The longest that the command line knows is a day.
+const keepClosed = 30 * 24 * time.Hour
 
 // since is until when an allowance was paid, on the clock of another boot than the
 // one on which it was saved: the calendar bridges them. One that was set back pays
@@ -253,6 +265,35 @@ func (m *Market) mayCreate(a actor, req *v1.CreateWalletRequest) error {
 		return m.mints(a, "give a wallet of yours that the allowance comes from: --parent WALLET")
 	}
 	return nil
+}
+
+// RemoveWallet implements MarketService.
+func (s service) RemoveWallet(ctx context.Context, req *v1.RemoveWalletRequest) (*v1.RemoveWalletResponse, error) {
+	a, err := s.actor(ctx)
+	if err == nil {
+		err = a.outside("remove wallets")
+	}
+	if err == nil && !a.admin {
+		err = connect.NewError(connect.CodePermissionDenied, errors.New("only an admin removes wallets; empty yours by maxwell transfer"))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.RemoveWalletResponse, error) {
+		if _, known := s.m.walletNamed(req.GetName()); !known {
+			return nil, noWallet(req.GetName())
+		}
+		back, to, err := l.demon.CloseWallet(l.clock.Now(), req.GetName())
+		if err != nil {
+			return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+		}
+		s.m.mu.Lock()
+		delete(s.m.wallets, req.GetName())
+		s.m.mu.Unlock()
+		s.m.changes.Add(1)
+		s.m.log.Info("wallet removed", "wallet", req.GetName(), "returned", back.Short(), "to", cmp.Or(to, "mint"))
+		return &v1.RemoveWalletResponse{ReturnedUcredits: int64(back), To: to}, nil
+	})
 }
 
 // ListWallets implements MarketService.

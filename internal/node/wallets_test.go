@@ -213,6 +213,7 @@ func TestWhoMayDoWhatWithWallets(t *testing.T) {
 		{"CreateWallet", `{"name":"theirs","allowanceUcredits":"5","allowanceEveryNs":"1000000000","change":true}`, "only an admin makes money"},
 		{"CreateWallet", `{"name":"org","change":true}`, `no wallet \"org\" of yours`},
 		{"CreateWallet", `{"name":"roots","owner":0}`, "only an admin opens wallets of others"},
+		{"RemoveWallet", `{"name":"theirs"}`, "only an admin removes wallets; empty yours by maxwell transfer"},
 		{"Fund", `{"name":"theirs","amountUcredits":"1000"}`, "maxwell transfer WALLET theirs AMOUNT"},
 		{"Fund", `{"name":"org","amountUcredits":"1000"}`, "no workload or wallet"},
 		{"Transfer", `{"from":"org","to":"theirs","amountUcredits":"1000"}`, `no workload or wallet \"org\"`},

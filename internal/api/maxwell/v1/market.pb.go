@@ -4038,6 +4038,110 @@ func (x *CreateWalletResponse) GetWallet() *Wallet {
 	return nil
 }
 
+type RemoveWalletRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	RequestId     []byte                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWalletRequest) Reset() {
+	*x = RemoveWalletRequest{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWalletRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWalletRequest) ProtoMessage() {}
+
+func (x *RemoveWalletRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWalletRequest.ProtoReflect.Descriptor instead.
+func (*RemoveWalletRequest) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *RemoveWalletRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RemoveWalletRequest) GetRequestId() []byte {
+	if x != nil {
+		return x.RequestId
+	}
+	return nil
+}
+
+type RemoveWalletResponse struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	ReturnedUcredits int64                  `protobuf:"varint,1,opt,name=returned_ucredits,json=returnedUcredits,proto3" json:"returned_ucredits,omitempty"`
+	To               string                 `protobuf:"bytes,2,opt,name=to,proto3" json:"to,omitempty"` // the wallet that has it now; empty: the mint took it back
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *RemoveWalletResponse) Reset() {
+	*x = RemoveWalletResponse{}
+	mi := &file_maxwell_v1_market_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWalletResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWalletResponse) ProtoMessage() {}
+
+func (x *RemoveWalletResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_maxwell_v1_market_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWalletResponse.ProtoReflect.Descriptor instead.
+func (*RemoveWalletResponse) Descriptor() ([]byte, []int) {
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *RemoveWalletResponse) GetReturnedUcredits() int64 {
+	if x != nil {
+		return x.ReturnedUcredits
+	}
+	return 0
+}
+
+func (x *RemoveWalletResponse) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
 type ListWalletsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4046,7 +4150,7 @@ type ListWalletsRequest struct {
 
 func (x *ListWalletsRequest) Reset() {
 	*x = ListWalletsRequest{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	mi := &file_maxwell_v1_market_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4058,7 +4162,7 @@ func (x *ListWalletsRequest) String() string {
 func (*ListWalletsRequest) ProtoMessage() {}
 
 func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[52]
+	mi := &file_maxwell_v1_market_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4071,7 +4175,7 @@ func (x *ListWalletsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsRequest.ProtoReflect.Descriptor instead.
 func (*ListWalletsRequest) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{52}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{54}
 }
 
 type ListWalletsResponse struct {
@@ -4083,7 +4187,7 @@ type ListWalletsResponse struct {
 
 func (x *ListWalletsResponse) Reset() {
 	*x = ListWalletsResponse{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[53]
+	mi := &file_maxwell_v1_market_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4095,7 +4199,7 @@ func (x *ListWalletsResponse) String() string {
 func (*ListWalletsResponse) ProtoMessage() {}
 
 func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[53]
+	mi := &file_maxwell_v1_market_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4108,7 +4212,7 @@ func (x *ListWalletsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWalletsResponse.ProtoReflect.Descriptor instead.
 func (*ListWalletsResponse) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{53}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListWalletsResponse) GetWallets() []*Wallet {
@@ -4135,7 +4239,7 @@ type Wallet struct {
 
 func (x *Wallet) Reset() {
 	*x = Wallet{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[54]
+	mi := &file_maxwell_v1_market_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4147,7 +4251,7 @@ func (x *Wallet) String() string {
 func (*Wallet) ProtoMessage() {}
 
 func (x *Wallet) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[54]
+	mi := &file_maxwell_v1_market_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4160,7 +4264,7 @@ func (x *Wallet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Wallet.ProtoReflect.Descriptor instead.
 func (*Wallet) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{54}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Wallet) GetName() string {
@@ -4230,7 +4334,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_maxwell_v1_market_proto_msgTypes[55]
+	mi := &file_maxwell_v1_market_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4242,7 +4346,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_maxwell_v1_market_proto_msgTypes[55]
+	mi := &file_maxwell_v1_market_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4255,7 +4359,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{55}
+	return file_maxwell_v1_market_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Ledger) GetMintedUcredits() int64 {
@@ -4622,7 +4726,14 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"request_id\x18\b \x01(\fR\trequestIdB\b\n" +
 	"\x06_owner\"B\n" +
 	"\x14CreateWalletResponse\x12*\n" +
-	"\x06wallet\x18\x01 \x01(\v2\x12.maxwell.v1.WalletR\x06wallet\"\x14\n" +
+	"\x06wallet\x18\x01 \x01(\v2\x12.maxwell.v1.WalletR\x06wallet\"H\n" +
+	"\x13RemoveWalletRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\fR\trequestId\"S\n" +
+	"\x14RemoveWalletResponse\x12+\n" +
+	"\x11returned_ucredits\x18\x01 \x01(\x03R\x10returnedUcredits\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\tR\x02to\"\x14\n" +
 	"\x12ListWalletsRequest\"C\n" +
 	"\x13ListWalletsResponse\x12,\n" +
 	"\awallets\x18\x01 \x03(\v2\x12.maxwell.v1.WalletR\awallets\"\x9b\x02\n" +
@@ -4641,7 +4752,7 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\fsum_ucredits\x18\x03 \x01(\x03R\vsumUcredits\x1a;\n" +
 	"\rAccountsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\x91\f\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x012\xe4\f\n" +
 	"\rMarketService\x12;\n" +
 	"\x04Join\x12\x17.maxwell.v1.JoinRequest\x1a\x18.maxwell.v1.JoinResponse0\x01\x12<\n" +
 	"\x05Admit\x12\x18.maxwell.v1.AdmitRequest\x1a\x19.maxwell.v1.AdmitResponse\x12B\n" +
@@ -4664,7 +4775,8 @@ const file_maxwell_v1_market_proto_rawDesc = "" +
 	"\n" +
 	"SetEnforce\x12\x1d.maxwell.v1.SetEnforceRequest\x1a\x1e.maxwell.v1.SetEnforceResponse\x12B\n" +
 	"\aExplain\x12\x1a.maxwell.v1.ExplainRequest\x1a\x1b.maxwell.v1.ExplainResponse\x12Q\n" +
-	"\fCreateWallet\x12\x1f.maxwell.v1.CreateWalletRequest\x1a .maxwell.v1.CreateWalletResponse\x12N\n" +
+	"\fCreateWallet\x12\x1f.maxwell.v1.CreateWalletRequest\x1a .maxwell.v1.CreateWalletResponse\x12Q\n" +
+	"\fRemoveWallet\x12\x1f.maxwell.v1.RemoveWalletRequest\x1a .maxwell.v1.RemoveWalletResponse\x12N\n" +
 	"\vListWallets\x12\x1e.maxwell.v1.ListWalletsRequest\x1a\x1f.maxwell.v1.ListWalletsResponse\x12<\n" +
 	"\x05Leave\x12\x18.maxwell.v1.LeaveRequest\x1a\x19.maxwell.v1.LeaveResponseBIZGgithub.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1;maxwellv1b\x06proto3"
 
@@ -4680,7 +4792,7 @@ func file_maxwell_v1_market_proto_rawDescGZIP() []byte {
 	return file_maxwell_v1_market_proto_rawDescData
 }
 
-var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_maxwell_v1_market_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_maxwell_v1_market_proto_goTypes = []any{
 	(*JoinRequest)(nil),          // 0: maxwell.v1.JoinRequest
 	(*JoinResponse)(nil),         // 1: maxwell.v1.JoinResponse
@@ -4734,11 +4846,13 @@ var file_maxwell_v1_market_proto_goTypes = []any{
 	(*Workload)(nil),             // 49: maxwell.v1.Workload
 	(*CreateWalletRequest)(nil),  // 50: maxwell.v1.CreateWalletRequest
 	(*CreateWalletResponse)(nil), // 51: maxwell.v1.CreateWalletResponse
-	(*ListWalletsRequest)(nil),   // 52: maxwell.v1.ListWalletsRequest
-	(*ListWalletsResponse)(nil),  // 53: maxwell.v1.ListWalletsResponse
-	(*Wallet)(nil),               // 54: maxwell.v1.Wallet
-	(*Ledger)(nil),               // 55: maxwell.v1.Ledger
-	nil,                          // 56: maxwell.v1.Ledger.AccountsEntry
+	(*RemoveWalletRequest)(nil),  // 52: maxwell.v1.RemoveWalletRequest
+	(*RemoveWalletResponse)(nil), // 53: maxwell.v1.RemoveWalletResponse
+	(*ListWalletsRequest)(nil),   // 54: maxwell.v1.ListWalletsRequest
+	(*ListWalletsResponse)(nil),  // 55: maxwell.v1.ListWalletsResponse
+	(*Wallet)(nil),               // 56: maxwell.v1.Wallet
+	(*Ledger)(nil),               // 57: maxwell.v1.Ledger
+	nil,                          // 58: maxwell.v1.Ledger.AccountsEntry
 }
 var file_maxwell_v1_market_proto_depIdxs = []int32{
 	2,  // 0: maxwell.v1.JoinResponse.session:type_name -> maxwell.v1.Session
@@ -4763,10 +4877,10 @@ var file_maxwell_v1_market_proto_depIdxs = []int32{
 	47, // 19: maxwell.v1.Snapshot.node:type_name -> maxwell.v1.Node
 	48, // 20: maxwell.v1.Snapshot.price:type_name -> maxwell.v1.PriceInfo
 	49, // 21: maxwell.v1.Snapshot.workloads:type_name -> maxwell.v1.Workload
-	55, // 22: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
-	54, // 23: maxwell.v1.CreateWalletResponse.wallet:type_name -> maxwell.v1.Wallet
-	54, // 24: maxwell.v1.ListWalletsResponse.wallets:type_name -> maxwell.v1.Wallet
-	56, // 25: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
+	57, // 22: maxwell.v1.Snapshot.ledger:type_name -> maxwell.v1.Ledger
+	56, // 23: maxwell.v1.CreateWalletResponse.wallet:type_name -> maxwell.v1.Wallet
+	56, // 24: maxwell.v1.ListWalletsResponse.wallets:type_name -> maxwell.v1.Wallet
+	58, // 25: maxwell.v1.Ledger.accounts:type_name -> maxwell.v1.Ledger.AccountsEntry
 	0,  // 26: maxwell.v1.MarketService.Join:input_type -> maxwell.v1.JoinRequest
 	4,  // 27: maxwell.v1.MarketService.Admit:input_type -> maxwell.v1.AdmitRequest
 	7,  // 28: maxwell.v1.MarketService.Started:input_type -> maxwell.v1.StartedRequest
@@ -4788,33 +4902,35 @@ var file_maxwell_v1_market_proto_depIdxs = []int32{
 	39, // 44: maxwell.v1.MarketService.SetEnforce:input_type -> maxwell.v1.SetEnforceRequest
 	41, // 45: maxwell.v1.MarketService.Explain:input_type -> maxwell.v1.ExplainRequest
 	50, // 46: maxwell.v1.MarketService.CreateWallet:input_type -> maxwell.v1.CreateWalletRequest
-	52, // 47: maxwell.v1.MarketService.ListWallets:input_type -> maxwell.v1.ListWalletsRequest
-	44, // 48: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
-	1,  // 49: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
-	5,  // 50: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
-	8,  // 51: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
-	10, // 52: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
-	12, // 53: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
-	14, // 54: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
-	16, // 55: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
-	18, // 56: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
-	20, // 57: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
-	22, // 58: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
-	43, // 59: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
-	25, // 60: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
-	27, // 61: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
-	29, // 62: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
-	31, // 63: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
-	33, // 64: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
-	36, // 65: maxwell.v1.MarketService.Attach:output_type -> maxwell.v1.AttachResponse
-	38, // 66: maxwell.v1.MarketService.Detach:output_type -> maxwell.v1.DetachResponse
-	40, // 67: maxwell.v1.MarketService.SetEnforce:output_type -> maxwell.v1.SetEnforceResponse
-	42, // 68: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
-	51, // 69: maxwell.v1.MarketService.CreateWallet:output_type -> maxwell.v1.CreateWalletResponse
-	53, // 70: maxwell.v1.MarketService.ListWallets:output_type -> maxwell.v1.ListWalletsResponse
-	45, // 71: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
-	49, // [49:72] is the sub-list for method output_type
-	26, // [26:49] is the sub-list for method input_type
+	52, // 47: maxwell.v1.MarketService.RemoveWallet:input_type -> maxwell.v1.RemoveWalletRequest
+	54, // 48: maxwell.v1.MarketService.ListWallets:input_type -> maxwell.v1.ListWalletsRequest
+	44, // 49: maxwell.v1.MarketService.Leave:input_type -> maxwell.v1.LeaveRequest
+	1,  // 50: maxwell.v1.MarketService.Join:output_type -> maxwell.v1.JoinResponse
+	5,  // 51: maxwell.v1.MarketService.Admit:output_type -> maxwell.v1.AdmitResponse
+	8,  // 52: maxwell.v1.MarketService.Started:output_type -> maxwell.v1.StartedResponse
+	10, // 53: maxwell.v1.MarketService.Exited:output_type -> maxwell.v1.ExitedResponse
+	12, // 54: maxwell.v1.MarketService.Report:output_type -> maxwell.v1.ReportResponse
+	14, // 55: maxwell.v1.MarketService.Stop:output_type -> maxwell.v1.StopResponse
+	16, // 56: maxwell.v1.MarketService.Suspend:output_type -> maxwell.v1.SuspendResponse
+	18, // 57: maxwell.v1.MarketService.Fund:output_type -> maxwell.v1.FundResponse
+	20, // 58: maxwell.v1.MarketService.Transfer:output_type -> maxwell.v1.TransferResponse
+	22, // 59: maxwell.v1.MarketService.SetBid:output_type -> maxwell.v1.SetBidResponse
+	43, // 60: maxwell.v1.MarketService.Snapshot:output_type -> maxwell.v1.SnapshotResponse
+	25, // 61: maxwell.v1.MarketService.Self:output_type -> maxwell.v1.SelfResponse
+	27, // 62: maxwell.v1.MarketService.Wait:output_type -> maxwell.v1.WaitResponse
+	29, // 63: maxwell.v1.MarketService.Watch:output_type -> maxwell.v1.WatchResponse
+	31, // 64: maxwell.v1.MarketService.Receipts:output_type -> maxwell.v1.ReceiptsResponse
+	33, // 65: maxwell.v1.MarketService.Postings:output_type -> maxwell.v1.PostingsResponse
+	36, // 66: maxwell.v1.MarketService.Attach:output_type -> maxwell.v1.AttachResponse
+	38, // 67: maxwell.v1.MarketService.Detach:output_type -> maxwell.v1.DetachResponse
+	40, // 68: maxwell.v1.MarketService.SetEnforce:output_type -> maxwell.v1.SetEnforceResponse
+	42, // 69: maxwell.v1.MarketService.Explain:output_type -> maxwell.v1.ExplainResponse
+	51, // 70: maxwell.v1.MarketService.CreateWallet:output_type -> maxwell.v1.CreateWalletResponse
+	53, // 71: maxwell.v1.MarketService.RemoveWallet:output_type -> maxwell.v1.RemoveWalletResponse
+	55, // 72: maxwell.v1.MarketService.ListWallets:output_type -> maxwell.v1.ListWalletsResponse
+	45, // 73: maxwell.v1.MarketService.Leave:output_type -> maxwell.v1.LeaveResponse
+	50, // [50:74] is the sub-list for method output_type
+	26, // [26:50] is the sub-list for method input_type
 	26, // [26:26] is the sub-list for extension type_name
 	26, // [26:26] is the sub-list for extension extendee
 	0,  // [0:26] is the sub-list for field type_name
@@ -4841,7 +4957,7 @@ func file_maxwell_v1_market_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_maxwell_v1_market_proto_rawDesc), len(file_maxwell_v1_market_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

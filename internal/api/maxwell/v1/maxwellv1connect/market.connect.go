@@ -91,6 +91,9 @@ const (
 	// MarketServiceCreateWalletProcedure is the fully-qualified name of the MarketService's
 	// CreateWallet RPC.
 	MarketServiceCreateWalletProcedure = "/maxwell.v1.MarketService/CreateWallet"
+	// MarketServiceRemoveWalletProcedure is the fully-qualified name of the MarketService's
+	// RemoveWallet RPC.
+	MarketServiceRemoveWalletProcedure = "/maxwell.v1.MarketService/RemoveWallet"
 	// MarketServiceListWalletsProcedure is the fully-qualified name of the MarketService's ListWallets
 	// RPC.
 	MarketServiceListWalletsProcedure = "/maxwell.v1.MarketService/ListWallets"
@@ -151,6 +154,9 @@ type MarketServiceClient interface {
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
 	// CreateWallet opens a standing wallet: one that no workload owns.
 	CreateWallet(context.Context, *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error)
+	// RemoveWallet takes a standing wallet away that fills no other and pays nobody.
+	// What it has goes back to its parent, or to the mint. It is for admins.
+	RemoveWallet(context.Context, *v1.RemoveWalletRequest) (*v1.RemoveWalletResponse, error)
 	// ListWallets returns the standing wallets that the caller may see, parents first.
 	ListWallets(context.Context, *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error)
 	// Leave ends the session. The last one out ends the market; the reply comes
@@ -295,6 +301,12 @@ func NewMarketServiceClient(httpClient connect.HTTPClient, baseURL string, opts 
 			connect.WithSchema(marketServiceMethods.ByName("CreateWallet")),
 			connect.WithClientOptions(opts...),
 		),
+		removeWallet: connect.NewClient[v1.RemoveWalletRequest, v1.RemoveWalletResponse](
+			httpClient,
+			baseURL+MarketServiceRemoveWalletProcedure,
+			connect.WithSchema(marketServiceMethods.ByName("RemoveWallet")),
+			connect.WithClientOptions(opts...),
+		),
 		listWallets: connect.NewClient[v1.ListWalletsRequest, v1.ListWalletsResponse](
 			httpClient,
 			baseURL+MarketServiceListWalletsProcedure,
@@ -333,6 +345,7 @@ type marketServiceClient struct {
 	setEnforce   *connect.Client[v1.SetEnforceRequest, v1.SetEnforceResponse]
 	explain      *connect.Client[v1.ExplainRequest, v1.ExplainResponse]
 	createWallet *connect.Client[v1.CreateWalletRequest, v1.CreateWalletResponse]
+	removeWallet *connect.Client[v1.RemoveWalletRequest, v1.RemoveWalletResponse]
 	listWallets  *connect.Client[v1.ListWalletsRequest, v1.ListWalletsResponse]
 	leave        *connect.Client[v1.LeaveRequest, v1.LeaveResponse]
 }
@@ -518,6 +531,15 @@ func (c *marketServiceClient) CreateWallet(ctx context.Context, req *v1.CreateWa
 	return nil, err
 }
 
+// RemoveWallet calls maxwell.v1.MarketService.RemoveWallet.
+func (c *marketServiceClient) RemoveWallet(ctx context.Context, req *v1.RemoveWalletRequest) (*v1.RemoveWalletResponse, error) {
+	response, err := c.removeWallet.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ListWallets calls maxwell.v1.MarketService.ListWallets.
 func (c *marketServiceClient) ListWallets(ctx context.Context, req *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error) {
 	response, err := c.listWallets.CallUnary(ctx, connect.NewRequest(req))
@@ -589,6 +611,9 @@ type MarketServiceHandler interface {
 	Explain(context.Context, *v1.ExplainRequest) (*v1.ExplainResponse, error)
 	// CreateWallet opens a standing wallet: one that no workload owns.
 	CreateWallet(context.Context, *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error)
+	// RemoveWallet takes a standing wallet away that fills no other and pays nobody.
+	// What it has goes back to its parent, or to the mint. It is for admins.
+	RemoveWallet(context.Context, *v1.RemoveWalletRequest) (*v1.RemoveWalletResponse, error)
 	// ListWallets returns the standing wallets that the caller may see, parents first.
 	ListWallets(context.Context, *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error)
 	// Leave ends the session. The last one out ends the market; the reply comes
@@ -729,6 +754,12 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 		connect.WithSchema(marketServiceMethods.ByName("CreateWallet")),
 		connect.WithHandlerOptions(opts...),
 	)
+	marketServiceRemoveWalletHandler := connect.NewUnaryHandlerSimple(
+		MarketServiceRemoveWalletProcedure,
+		svc.RemoveWallet,
+		connect.WithSchema(marketServiceMethods.ByName("RemoveWallet")),
+		connect.WithHandlerOptions(opts...),
+	)
 	marketServiceListWalletsHandler := connect.NewUnaryHandlerSimple(
 		MarketServiceListWalletsProcedure,
 		svc.ListWallets,
@@ -785,6 +816,8 @@ func NewMarketServiceHandler(svc MarketServiceHandler, opts ...connect.HandlerOp
 			marketServiceExplainHandler.ServeHTTP(w, r)
 		case MarketServiceCreateWalletProcedure:
 			marketServiceCreateWalletHandler.ServeHTTP(w, r)
+		case MarketServiceRemoveWalletProcedure:
+			marketServiceRemoveWalletHandler.ServeHTTP(w, r)
 		case MarketServiceListWalletsProcedure:
 			marketServiceListWalletsHandler.ServeHTTP(w, r)
 		case MarketServiceLeaveProcedure:
@@ -880,6 +913,10 @@ func (UnimplementedMarketServiceHandler) Explain(context.Context, *v1.ExplainReq
 
 func (UnimplementedMarketServiceHandler) CreateWallet(context.Context, *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.CreateWallet is not implemented"))
+}
+
+func (UnimplementedMarketServiceHandler) RemoveWallet(context.Context, *v1.RemoveWalletRequest) (*v1.RemoveWalletResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("maxwell.v1.MarketService.RemoveWallet is not implemented"))
 }
 
 func (UnimplementedMarketServiceHandler) ListWallets(context.Context, *v1.ListWalletsRequest) (*v1.ListWalletsResponse, error) {
