@@ -273,3 +273,49 @@ func full(t *testing.T, name string) {
 		}
 	}
 }
+
+// TestDaemonObserveGivesWeightsBack: whoever is only observed from now on is scheduled
+// as if nobody governed him, when that is answered, and so is whoever starts later;
+// enforced again they have weights.
+func TestDaemonObserveGivesWeightsBack(t *testing.T) {
+	s := newDaemonLab(t)
+	defer s.close()
+	loud := s.detach("--name", unique("loud"), "--bid", "8x", "--", "sh", "-c", hog)
+	quiet := s.detach("--name", unique("quiet"), "--bid", "1x", "--", "sh", "-c", hog)
+	weighed := func() bool { return !s.stock(loud) && !s.stock(quiet) }
+	observe := func(who string) {
+		t.Helper()
+		if r := s.run("enforce", who, "observe"); r.code != 0 {
+			t.Fatalf("enforce %s observe: %v", who, r)
+		}
+	}
+	s.waitFor("weights", weighed)
+	observe(quiet)
+	if !s.stock(quiet) || s.stock(loud) {
+		t.Errorf("one of them is observed: stock %v, and the other %v", s.stock(quiet), s.stock(loud))
+	}
+	observe("--all")
+	late := s.detach("--name", unique("late"), "--", "sh", "-c", hog)
+	for round := range 2 {
+		for _, name := range []string{loud, quiet} {
+			if !s.stock(name) {
+				t.Errorf("round %d: %s has a weight of the market's", round, name)
+			}
+		}
+		s.renew()
+		if !s.stock(late) {
+			t.Errorf("round %d: who starts later has a weight of the market's", round)
+		}
+		if round == 0 {
+			s.kill()
+			s.start()
+			s.renew()
+		}
+	}
+	for _, who := range []string{"--all", quiet} {
+		if r := s.run("enforce", who, "on"); r.code != 0 {
+			t.Fatalf("enforce %s on: %v", who, r)
+		}
+	}
+	s.waitFor("weights again", weighed)
+}

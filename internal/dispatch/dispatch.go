@@ -54,6 +54,7 @@ type Placement struct {
 // epoch, and what it did in the one that just ended.
 type Share struct {
 	Slot    int
+	Neutral bool          // not enforced: as the machine has a new one; what follows does not count
 	Class   uint8         // market.Class of the coming epoch
 	Tier    uint8         // of a loser: 0 is nearest to the margin
 	Granted unit.CoreTime // for the coming epoch, floor included

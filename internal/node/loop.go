@@ -457,14 +457,14 @@ func (l *loop) apply(now unit.Instant) {
 	for i := range l.out.Shares {
 		s := &l.out.Shares[i]
 		mem := l.members[s.Slot]
-		if mem == nil || s.Neutral || !mem.started && l.in.Usage[s.Slot].Run < silent {
+		if mem == nil || !mem.started && l.in.Usage[s.Slot].Run < silent {
 			continue
 		}
 		// Where enforcement stops and goes, a share that is not the whole demand
 		// hides the demand.
-		mem.windowed = l.m.duty && s.Allocation.Class != market.Served && s.Allocation.Class != market.Idle
+		mem.windowed = l.m.duty && !s.Neutral && s.Allocation.Class != market.Served && s.Allocation.Class != market.Idle
 		l.shares = append(l.shares, dispatch.Share{
-			Slot: int(s.Slot), Class: uint8(s.Allocation.Class), Tier: s.Allocation.Tier,
+			Slot: int(s.Slot), Neutral: s.Neutral, Class: uint8(s.Allocation.Class), Tier: s.Allocation.Tier,
 			Granted: s.Allocation.Time, Used: s.Used, Demand: s.Demand,
 		})
 	}

@@ -97,13 +97,15 @@ func (s service) SetEnforce(ctx context.Context, req *v1.SetEnforceRequest) (*v1
 	case req.GetAll() == (req.GetName() != ""):
 		return nil, refused(&demon.Refusal{What: "name", Reason: "name one workload, or all of them"})
 	case req.GetAll():
-		return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.SetEnforceResponse, error) { return l.setCeiling(mode) })
+		out, err := mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.SetEnforceResponse, error) { return l.setCeiling(mode) })
+		s.m.loop.through(func() {}) // until weights are back
+		return out, err
 	}
 	mem, err := s.visible(a, req.GetName())
 	if err != nil {
 		return nil, err
 	}
-	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.SetEnforceResponse, error) {
+	out, err := mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.SetEnforceResponse, error) {
 		if err := l.still(mem); err != nil {
 			return nil, err
 		}
@@ -119,6 +121,8 @@ func (s service) SetEnforce(ctx context.Context, req *v1.SetEnforceRequest) (*v1
 		l.m.log.Info("enforcement", "workload", mem.name, "mode", mode.String())
 		return &v1.SetEnforceResponse{Enforce: l.m.under(mode).String(), Workloads: 1}, nil
 	})
+	s.m.loop.through(func() {})
+	return out, err
 }
 
 // setCeiling is for the whole market, and for what comes into it later, also into

@@ -585,3 +585,77 @@ func TestVisitorsAreNotMembers(t *testing.T) {
 		t.Errorf("remove after the visit: %v", err)
 	}
 }
+
+// TestNeutralGroupsHaveTheKernelsWeight: whoever is not enforced any more has, to the
+// unit, the weight of a group that nobody ever wrote to, whatever it was told before;
+// and stays out of the balance until it is enforced again.
+func TestNeutralGroupsHaveTheKernelsWeight(t *testing.T) {
+	e := machine(t, 1000)
+	const epoch = 50 * time.Millisecond
+	names := []string{"cpu.shares"}
+	if e.plan.places[e.plan.find(host.CPU)].v2 {
+		names = []string{"cpu.weight", "cpu.idle"}
+	}
+	read := func(dir string) (all string) {
+		t.Helper()
+		for _, name := range names {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil && !errors.Is(err, os.ErrNotExist) { // cpu.idle: since Linux 5.15
+				t.Fatal(err)
+			}
+			all += strings.TrimSpace(string(text)) + " "
+		}
+		return all
+	}
+	plain := filepath.Join(e.roots[e.plan.find(host.CPU)].Dir, "plain")
+	if err := os.Mkdir(plain, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want := read(plain)
+	if err := os.Remove(plain); err != nil {
+		t.Fatal(err)
+	}
+	var groups []*Group
+	for slot := range 5 {
+		groups = append(groups, group(t, e, slot, dispatch.Limits{}))
+	}
+	if err := groups[3].weighLocked(target{weight: e.balance.span.usual + 1}); err != nil {
+		t.Fatal(err)
+	}
+	shares := func(neutral bool) []dispatch.Share { // the last two groups are never enforced
+		list := []dispatch.Share{
+			{Slot: 0, Class: uint8(market.Served), Granted: unit.CoreTime(epoch) / 2},
+			{Slot: 1, Class: uint8(market.Loser), Tier: lastTier},
+			{Slot: 2, Class: uint8(market.Frozen)},
+			{Slot: 3, Neutral: true},
+			{Slot: 4, Neutral: true},
+		}
+		for i := range list {
+			list[i].Neutral = list[i].Neutral || neutral
+		}
+		return list
+	}
+	for round := range 2 {
+		for range 3 {
+			if err := e.Apply(epoch, shares(false)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if round == 0 && read(groups[0].cpu.dir) == want || read(groups[1].cpu.dir) == want {
+			t.Errorf("round %d: enforced they have %s and %s", round, read(groups[0].cpu.dir), read(groups[1].cpu.dir))
+		}
+		for range 3 {
+			if err := e.Apply(epoch, shares(true)); err != nil {
+				t.Fatal(err)
+			}
+			for _, g := range groups {
+				if have := read(g.cpu.dir); have != want || g.held != 0 || e.balance.at(g.slot) != nil {
+					t.Errorf("round %d: %s has %s, want %s; held %d", round, g.name, have, want, g.held)
+				}
+			}
+		}
+	}
+	for _, g := range groups {
+		end(t, g)
+	}
+}

@@ -496,13 +496,17 @@ func (e *Enforcer) forget(g *Group) {
 
 // Apply enforces one epoch: it corrects the weights by what was delivered in
 // the one that ended, writes those that changed, and freezes and thaws by
-// class. Groups that were removed meanwhile are passed over. It does not
-// allocate unless a write fails.
+// class. A neutral one gets back the weight that the kernel gave it, and is not of the
+// market whose weights are balanced. Groups that were removed meanwhile are passed
+// over. It does not allocate unless a write fails.
 func (e *Enforcer) Apply(elapsed time.Duration, shares []dispatch.Share) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
 		return dispatch.ErrClosed
+	}
+	for i := range shares {
+		e.enlistLocked(&shares[i])
 	}
 	e.balance.settle(elapsed, shares)
 	e.balance.survey(elapsed, shares)
@@ -512,12 +516,32 @@ func (e *Enforcer) Apply(elapsed time.Duration, shares []dispatch.Share) error {
 		if s.Slot < 0 || s.Slot >= len(e.groups) || e.groups[s.Slot] == nil {
 			continue
 		}
-		err := e.groups[s.Slot].enforce(market.Class(s.Class) == market.Frozen, e.balance.aim(s), e.balance.slack)
+		g := e.groups[s.Slot]
+		var err error
+		if s.Neutral {
+			err = g.neutral()
+		} else {
+			err = g.enforce(market.Class(s.Class) == market.Frozen, e.balance.aim(s), e.balance.slack)
+		}
 		if err != nil && !host.Gone(err) {
 			failed = errors.Join(failed, err)
 		}
 	}
 	return failed
+}
+
+// enlistLocked takes a group into the balance whose share is enforced, and out of it
+// one whose is not.
+func (e *Enforcer) enlistLocked(s *dispatch.Share) {
+	if s.Slot < 0 || s.Slot >= len(e.groups) || e.groups[s.Slot] == nil {
+		return
+	}
+	switch live := e.balance.at(s.Slot) != nil; {
+	case s.Neutral && live:
+		e.balance.close(s.Slot)
+	case !s.Neutral && !live && !e.groups[s.Slot].isObserved():
+		e.balance.open(s.Slot)
+	}
 }
 
 // Roots are the market's directories, for the watchdog.

@@ -183,6 +183,28 @@ func (g *Group) enforce(frozen bool, t target, slack int64) error {
 	return g.weighLocked(t)
 }
 
+// neutral gives the group back the weight that the kernel gave it, to the unit, where
+// it has another. A guest has its own back as soon as it is only observed.
+func (g *Group) neutral() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	usual := g.market.balance.span.usual
+	if g.closed || g.lane || g.foreign {
+		return nil
+	}
+	if g.held&heldByPrice != 0 {
+		if err := g.releaseLocked(heldByPrice); err != nil {
+			return err
+		}
+	}
+	g.fresh = false
+	if g.written == usual && !g.idle {
+		return nil
+	}
+	g.written = 0 // what is near it is not it
+	return g.weighLocked(target{weight: usual})
+}
+
 func (g *Group) weighLocked(t target) error {
 	if t = g.fit(t); t.keep {
 		return nil

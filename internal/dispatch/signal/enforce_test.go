@@ -141,6 +141,34 @@ func TestDuty(t *testing.T) {
 	}
 }
 
+// TestNeutralIsNotStopped: whoever is not enforced any more is not stopped for its price.
+func TestNeutralIsNotStopped(t *testing.T) {
+	if asUser(t) {
+		return
+	}
+	needNamespace(t)
+	r := newRig(t, true, dispatch.Limits{}, "act", "hog")
+	g := r.group
+	window := func() Window {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.want.Window
+	}
+	lost := dispatch.Share{Slot: 0, Class: uint8(market.Frozen)}
+	for range 2 {
+		r.epochs(50*time.Millisecond, lost)
+		if window() == always {
+			t.Error("who is frozen by price is not stopped")
+		}
+		lost.Neutral = true
+		r.epochs(50*time.Millisecond, lost)
+		if window() != always {
+			t.Errorf("observed it runs in %+v", window())
+		}
+		lost.Neutral = false
+	}
+}
+
 // A storm of setsid and double forks stands still while frozen, whatever it
 // does, and is gone after Kill.
 func TestStormHeldAndKilled(t *testing.T) {

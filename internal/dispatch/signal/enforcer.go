@@ -200,6 +200,9 @@ func (e *Enforcer) consider(g *Group, s dispatch.Share) {
 	defer g.mu.Unlock()
 	g.pollLocked()
 	g.pace.settle(g.last.CPU, g.last.Allowed, e.period, e.cores)
+	if s.Neutral { // nobody's price holds it
+		s.Class = uint8(market.Served)
+	}
 	lost := market.Class(s.Class) == market.Loser
 	switch {
 	case g.last.Flags&reportTerminal != 0:
