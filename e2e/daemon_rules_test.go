@@ -332,3 +332,20 @@ func (o *office) pidIn(path string) int {
 	n, _ := strconv.Atoi(strings.TrimSpace(strings.SplitN(string(text), "\n", 2)[0]))
 	return n
 }
+
+// TestRulesCapsAreNotForGuests: caps of memory and processes that a rule has for what
+// its user starts are not foretold of a group that others made, where nothing would
+// hold them, and the log says so.
+func TestRulesCapsAreNotForGuests(t *testing.T) {
+	o := newOffice(t, "enforce: observe\nrules:\n  - match: {cgroup: TOP/capped}\n    wallet: {memory: 1M, pids: 2}\n")
+	o.enter("capped", "sh", "-c", "x=$(head -c 8000000 /dev/zero | tr '\\0' x); sleep 1000 & sleep 1000 & while :; do :; done")
+	o.open()
+	w := o.sees("capped", "looked at more than once", func(w seen) bool { return w.CPU > 500e6 })
+	if w.Would != "" || w.State == "dead" {
+		t.Errorf("it would be stopped for a cap that is not held: %+v", w)
+	}
+	if said := o.daemon.errors.String(); !strings.Contains(said, "it keeps its own caps") {
+		t.Errorf("the log does not say that the caps do not hold:\n%s", said)
+	}
+	o.close()
+}

@@ -41,6 +41,11 @@ Admins may attach every group, others those that were handed to them.`,
   maxwell attach --pid 4711 --budget 500 --enforce on`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, name := range []string{"memory", "pids"} {
+				if cmd.Flags().Changed(name) {
+					return usagef("attach --%s: a group that others made keeps its own caps; set them where it was made (systemctl set-property, docker update), or start the command by maxwell run --%s", name, name)
+				}
+			}
 			req, err := spec.request(cmd.Flags().Changed("pid"))
 			if err != nil {
 				return err
@@ -50,8 +55,9 @@ Admins may attach every group, others those that were handed to them.`,
 	}
 	f := cmd.Flags()
 	workloadFlags(f, &spec.workload)
-	for _, name := range []string{"timeout"} {
-		f.Lookup(name).Hidden = true // it did not begin with us
+	// It did not begin with us, and its caps are its maker's.
+	for _, name := range []string{"timeout", "memory", "pids"} {
+		f.Lookup(name).Hidden = true
 	}
 	f.Var(&value[int32]{target: &spec.pid, kind: "N", parse: parsePID, format: func(n int32) string { return strconv.Itoa(int(n)) }}, "pid",
 		"the group of the process with this number")

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -301,7 +302,10 @@ func (m *Market) attachByRule(dir string, rule *config.Rule, subject config.Subj
 	if _, overlaps := m.overlaps(dir); overlaps {
 		return nil // somebody attached a part of it
 	}
-	_, err = m.attach(dir, ask, terms, uid, byRule, nil)
+	mem, err := m.attach(dir, ask, terms, uid, byRule, nil)
+	if err == nil && (rule.Wallet.Memory > 0 || rule.Wallet.Pids > 0) {
+		m.log.Warn("memory and pids of a rule do not hold for a group that others made: it keeps its own caps", "workload", mem.name, "group", dir)
+	}
 	return err
 }
 
@@ -332,7 +336,7 @@ func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, 
 	w := &rule.Wallet
 	usual := fleet.New("")
 	usual.Fill()
-	a := demon.Admission{Bid: w.Bid.Price, Auto: w.Bid.Auto, MaxBid: w.MaxBid, Cores: w.Cores, Memory: w.Memory, Pids: w.Pids}
+	a := demon.Admission{Bid: w.Bid.Price, Auto: w.Bid.Auto, MaxBid: w.MaxBid, Cores: w.Cores} // caps: see uncapped
 	a.Policy.Grace = usual.Grace
 	if w.WhenBroke == fleet.Pause {
 		a.Policy.WhenBroke = apoptosis.Pause
@@ -362,7 +366,7 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	mem := &member{
 		name: terms.Name, session: m.guests, uid: uid, client: client, admitted: time.Now(), asked: req, guest: dir,
 		started: true, mode: terms.Enforce, buried: make(chan struct{}),
-		limits: dispatch.Limits{Memory: terms.Memory, Pids: terms.Pids, Cores: terms.Cores},
+		limits: dispatch.Limits{Cores: terms.Cores},
 	}
 	if client == byRule {
 		mem.ruled = new(terms)
@@ -518,6 +522,19 @@ func (a actor) governs(dir string) error {
 	return connect.NewError(connect.CodePermissionDenied, errors.New("this group is not yours; an admin may attach it"))
 }
 
+// uncapped refuses caps that the market would not hold: of a group that others made it
+// writes none, and a count of what was killed there says nothing of a cap of ours.
+func uncapped(ask *v1.AdmitRequest) error {
+	const remedy = "a group that others made keeps its own caps; set them where it was made (systemctl set-property, docker update), or start the command by maxwell run"
+	switch {
+	case ask.GetMemoryBytes() > 0:
+		return &demon.Refusal{What: "memory", Reason: remedy}
+	case ask.GetPids() > 0:
+		return &demon.Refusal{What: "pids", Reason: remedy}
+	}
+	return nil
+}
+
 func (m *Market) attachAsked(a actor, dir string, req *v1.AttachRequest) (*v1.AttachResponse, error) {
 	path := strings.TrimPrefix(dir, m.unified.Mount)
 	ask := &v1.AdmitRequest{}
@@ -525,7 +542,7 @@ func (m *Market) attachAsked(a actor, dir string, req *v1.AttachRequest) (*v1.At
 	if ask.GetName() == "" {
 		ask.Name = m.freeName(fleet.NameFor(strings.TrimSuffix(strings.TrimSuffix(filepath.Base(dir), ".slice"), ".scope")))
 	}
-	if err := checkTerms(ask); err != nil {
+	if err := cmp.Or(checkTerms(ask), uncapped(ask)); err != nil {
 		return nil, refused(err)
 	}
 	ask.Command = []string{path}
@@ -533,6 +550,7 @@ func (m *Market) attachAsked(a actor, dir string, req *v1.AttachRequest) (*v1.At
 	if err := m.bound(a.uid, &terms); err != nil {
 		return nil, refused(err)
 	}
+	terms.Memory, terms.Pids = 0, 0 // of the rule for its user, which are for what he starts
 	terms.Enforce = daemonEnforce(m.settings.Daemon.Config.Enforce)
 	if word := req.GetEnforce(); word != "" {
 		var ok bool

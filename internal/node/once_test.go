@@ -683,3 +683,21 @@ func leaveOnce(w *onceWorld, n int) onceChange {
 		effects: func(l *Connection) int { return len(w.dead(l, name)) },
 	}
 }
+
+// TestAGuestsCapsAreItsMakers: caps that the market would not hold are refused, with
+// what to do instead, and nothing is attached.
+func TestAGuestsCapsAreItsMakers(t *testing.T) {
+	w := newOnceWorld(t)
+	path := w.group()
+	for what, terms := range map[string]*v1.AdmitRequest{"memory": {Name: "capped", MemoryBytes: 1 << 30}, "pids": {Name: "capped", Pids: 100}} {
+		for _, enforce := range []string{"observe", "on"} {
+			_, err := w.line().Attach(t.Context(), &v1.AttachRequest{Group: &v1.AttachRequest_Cgroup{Cgroup: path}, Enforce: enforce, Terms: terms})
+			if connect.CodeOf(err) != connect.CodeInvalidArgument || !strings.Contains(err.Error(), what+": ") || !strings.Contains(err.Error(), "systemctl set-property") {
+				t.Errorf("attached with a cap of %s to %s: %v", what, enforce, err)
+			}
+		}
+	}
+	if w.alive(w.line(), "capped") != nil {
+		t.Error("it was attached")
+	}
+}
