@@ -33,19 +33,23 @@ const (
 
 // Deposit returns what a workload must lock at today's prices.
 func (d *Demon) Deposit(a *Admission) unit.Credits {
-	return d.deposit(a, price.Absolute(d.highestBid(a), d.base()))
+	return d.deposit(a, price.Absolute(d.highestBid(a), d.base()), d.grid)
 }
 
-// deposit is the deposit of a at the given highest bid. At a bid of its own
-// reserve only the energy part is left, which weighs the floor.
-func (d *Demon) deposit(a *Admission, bid unit.Rate) unit.Credits {
+// floorWeight is the energy part of a's deposit: what is left of it at a bid of its
+// own reserve. It is that of the reference price, or who came when energy was dear
+// would have more of the floor.
+func (d *Demon) floorWeight(a *Admission) unit.Credits { return d.deposit(a, 0, unit.One) }
+
+// deposit is the deposit of a at the given highest bid and grid factor.
+func (d *Demon) deposit(a *Admission, bid unit.Rate, grid unit.PPM) unit.Credits {
 	cores := d.cfg.Cores
 	if a.Cores > 0 {
 		cores = min(a.Cores, cores)
 	}
 	return price.Deposit(price.DepositTerms{
 		Cores: cores, Epoch: d.length, Settle: settleTime, Late: lateTime, Stop: stopTime,
-		Energy: d.cfg.Reference, Factor: d.grid, Sigma: d.cfg.Sigma,
+		Energy: d.cfg.Reference, Factor: grid, Sigma: d.cfg.Sigma,
 		Bid: bid, Spot: d.spot, Reserve: d.base(),
 		Term: termTime, TermCores: laneCores,
 	})
@@ -85,9 +89,9 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 	if from == nil && !d.money.room(max(a.Budget, deposit)) {
 		return 0, &Refusal{What: "budget", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", a.Budget)}
 	}
-	w := &workload{ask: a, life: apoptosis.New(a.Policy), admitted: now, trip: apoptosis.None}
+	w := &workload{ask: a, life: apoptosis.New(a.Policy), admitted: now, trip: apoptosis.None, unitGrid: d.grid}
 	w.class = market.NewEClass(d.cfg.Reference, now)
-	w.floorWeight = d.deposit(&a, d.base())
+	w.floorWeight = d.floorWeight(&a)
 	w.purse = purse{open: open, granted: a.Budget, balance: a.Budget - deposit, deposit: deposit}
 	if open {
 		w.purse.granted, w.purse.balance = deposit, 0

@@ -316,6 +316,7 @@ func (d *Demon) Entries() []ledger.Entry {
 
 // postAll posts every living wallet.
 func (d *Demon) postAll() {
+	d.keepGrid()
 	for _, slot := range d.active {
 		w := d.slots[slot]
 		w.touched = false

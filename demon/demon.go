@@ -66,6 +66,7 @@ type workload struct {
 	laneFrom  unit.CoreTime // run when the dying lane opened
 	paid      price.Bill    // of the last epoch
 	unitPrice unit.Rate     // what a core-second cost it when it last ran
+	unitGrid  unit.PPM      // grid factor of then
 
 	usage    Usage
 	work     int64
@@ -133,7 +134,9 @@ type Demon struct {
 	system   unit.CoreTime
 	others   unit.CoreTime // what the system used in the epoch that ended
 	elapsed  time.Duration // how long that epoch really was
-	grid     unit.PPM
+	tariff   price.Grid
+	grid     unit.PPM // factor in force, until the sensor's window ends
+	edge     bool     // a window ended in the epoch that ended
 	spot     unit.Rate
 	marginal market.Bucket
 	supply   unit.CoreTime // for sale in the epoch that is running
@@ -148,6 +151,8 @@ type Demon struct {
 	touched   []int32          // slots that a caller changed since the last PostTouched
 	saves     []Saved          // of this round of Saves
 	round     uint64           // of Saves
+	gridKept  unit.PPM         // factor that was last to be handed over
+	gridSave  unit.PPM         // for the next GridSave; 0 = none
 	resumed   bool             // the books are older than this process, and nobody asked for all of them yet
 	inherited unit.Microjoules // what readopted workloads had burnt before
 	gaps      unit.Microjoules // what they burnt while no daemon was there, modelled
@@ -203,7 +208,7 @@ func newDemon(cfg Config, now unit.Instant) *Demon {
 		split:  physics.NewAttributor(),
 		idle:   physics.NewBaseline(),
 		now:    now,
-		grid:   unit.One,
+		tariff: price.GridFrom(now, cfg.Grid),
 		share:  unit.One,
 		names:  make(map[string]int32),
 		posted: now, refilled: now,
@@ -214,6 +219,8 @@ func newDemon(cfg Config, now unit.Instant) *Demon {
 		// counts as rest: a percent of the cores.
 		d.idle.Prior, d.idle.Quiet = cfg.Idle, max(cfg.Online, cfg.Cores)/100
 	}
+	d.grid = d.tariff.Factor(now)
+	d.gridKept = d.grid
 	d.length = d.epochLength()
 	d.spot = d.base()
 	d.supply = d.configured(d.length)
@@ -240,6 +247,7 @@ func (d *Demon) Step(in *Input, out *Decisions) {
 		Grid: d.grid, Base: d.base(), Outcome: outcome, Books: d.books,
 	}
 	d.now = in.Now
+	d.regrid(in)
 	d.quote(outcome, elapsed)
 	d.quench()
 	d.decide(out)
@@ -258,6 +266,19 @@ func (d *Demon) Step(in *Input, out *Decisions) {
 	out.Events = append(out.Events, d.events...)
 	d.events = d.events[:0]
 	out.Epoch = d.length
+}
+
+// regrid takes what was seen of the grid price and, where a window of the sensor
+// ended, puts the factor of now in force: the energy of one reading has one price.
+// The spot keeps its multiple of the base, as bids do.
+func (d *Demon) regrid(in *Input) {
+	d.tariff.Observe(in.Now, in.Grid.Factor, in.Grid.Until)
+	if !d.edge {
+		return
+	}
+	before := d.base()
+	d.grid = d.tariff.Factor(in.Now)
+	d.spot = unit.Rate(unit.MulDivSat(int64(d.spot), int64(d.base()), int64(before)))
 }
 
 // epochLength is 50 ms for a small market and 100 ms for a large one.

@@ -24,6 +24,9 @@ type bench struct {
 	in  Input
 	out Decisions
 	log []Event
+
+	lose   bool             // readings are lost
+	energy unit.Microjoules // that the next one shows
 }
 
 func newBench(t *testing.T, change func(*Config)) *bench {
@@ -62,7 +65,10 @@ func (b *bench) pass(dt time.Duration, ran map[int32]time.Duration) {
 	}
 	b.in.Now += unit.Instant(dt)
 	b.in.Busy += busy
-	b.in.Reading = physics.Reading{Energy: b.in.Reading.Energy + unit.Microjoules(busy/100), Source: physics.SourceGeneric}
+	b.energy += unit.Microjoules(busy / 100)
+	if !b.lose {
+		b.in.Reading = physics.Reading{At: b.in.Now, Energy: b.energy, Source: physics.SourceGeneric}
+	}
 	b.d.Step(&b.in, &b.out)
 	b.log = append(b.log, b.out.Events...)
 }

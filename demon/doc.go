@@ -36,6 +36,15 @@
 // account and counted, so that spent <= budget + income survives a machine
 // that was suspended in the middle of an epoch.
 //
+// # The grid factor
+//
+// What energy costs now comes in as tariffs (Input.Grid) and is slewed by price.Grid.
+// The factor in force changes where a window of the sensor ends, between two of its
+// readings, after that window was charged: one reading has one price. It is in the
+// reserve, the base, and so in bids, which are multiples of it; in deposits as they
+// were when locked; and not in what weighs the floor. A resumed market goes on with
+// the factor of the process before it.
+//
 // # Demand
 //
 // Demand is run time plus runnable-waiting time, at most cores x epoch. A

@@ -24,6 +24,7 @@ type Config struct {
 	Epoch     time.Duration   // 0 = 50 ms up to 200 workloads, 100 ms above
 	Duty      bool            // enforcement stops and goes (signal): what it did not deliver was not missing
 	Landauer  price.Landauer
+	Grid      unit.PPM  // grid factor to begin with: what GridSave of the process before gave; 0 = 1
 	Journal   bool      // keep what is done for Entries and Saves; both must be called now and then
 	Capacity  int       // most workloads alive at once; 0 = 16,384
 	Seed      [2]uint64 // of the secret offsets
@@ -66,13 +67,20 @@ type Usage struct {
 	HasErased   bool
 }
 
+// Tariff is what a source of the grid price says. The zero value is a source that
+// says nothing.
+type Tariff struct {
+	Factor unit.PPM
+	Until  unit.Instant // valid up to here
+}
+
 // Input is the world as one tick sees it.
 type Input struct {
 	Now     unit.Instant
 	Reading physics.Reading
 	Busy    unit.CoreTime // whole machine, cumulative
 	System  unit.CoreTime // of which not governed, cumulative
-	Grid    unit.PPM      // grid factor in force; 0 = 1
+	Grid    Tariff        // seen since the last tick
 	Usage   []Usage       // by slot
 }
 

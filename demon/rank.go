@@ -189,10 +189,12 @@ func (d *Demon) allowance(w *workload) (unit.CoreTime, bool) {
 	return least, limited
 }
 
-// expected is what a core-second is going to cost w: what it last paid or
-// today's spot above its own reserve, never more than it can be charged.
+// expected is what a core-second is going to cost w: what it last paid, at the grid
+// factor of now, or today's spot above its own reserve, never more than it can be
+// charged.
 func (d *Demon) expected(w *workload) unit.Rate {
-	p := max(w.unitPrice, w.reserve+d.spot-d.base(), w.reserve)
+	paid := unit.Rate(unit.MulDivSat(int64(w.unitPrice), int64(d.grid), int64(w.unitGrid)))
+	p := max(paid, w.reserve+d.spot-d.base(), w.reserve)
 	return min(p, max(w.bid, w.reserve))
 }
 

@@ -17,6 +17,7 @@ type journaled struct {
 	*bench
 	entries []ledger.Entry
 	docs    map[string]Saved
+	grid    unit.PPM
 }
 
 func newJournaled(t *testing.T) *journaled {
@@ -29,6 +30,9 @@ func newJournaled(t *testing.T) *journaled {
 func (j *journaled) take() int {
 	j.entries = append(j.entries, j.d.Entries()...)
 	saves := j.d.Saves()
+	if g := j.d.GridSave(); g != 0 {
+		j.grid = g
+	}
 	for _, s := range saves {
 		j.docs[s.Terms.Name] = s
 	}
@@ -39,7 +43,9 @@ func (j *journaled) take() int {
 func (j *journaled) crash(away time.Duration) {
 	j.t.Helper()
 	now := j.in.Now + unit.Instant(away)
-	d, err := Resume(j.d.cfg, now, slices.Values(j.entries))
+	cfg := j.d.cfg
+	cfg.Grid = j.grid
+	d, err := Resume(cfg, now, slices.Values(j.entries))
 	if err != nil {
 		j.t.Fatal(err)
 	}

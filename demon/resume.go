@@ -64,7 +64,7 @@ func Resume(cfg Config, now unit.Instant, entries iter.Seq[ledger.Entry]) (*Demo
 // Readopt takes a saved workload back into the market. run is the core time of
 // its group by the kernel's own counter at this moment, since it was made. What is
 // beyond s.Run has not been charged: it is billed here, once, at the node's
-// reference power and the grid factor last in force, from its balance and then its
+// reference power and the grid factor last in force (Config.Grid), from its balance and then its
 // deposit; the rest goes to the loss account. A counter below s.Run is not
 // believed and costs nothing.
 //
@@ -76,7 +76,7 @@ func (d *Demon) Readopt(now unit.Instant, s Saved, run unit.CoreTime) (int32, Re
 	if err != nil {
 		return 0, Readopted{}, fmt.Errorf("readopt %s: %w", s.Terms.Name, err)
 	}
-	gap := d.bridge(w, run-s.Run, s.Grid)
+	gap := d.bridge(w, run-s.Run)
 	d.inherited += s.Energy
 	d.totals.Node += s.Energy
 	d.totals.Attributed += s.Energy
@@ -148,7 +148,7 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 		id: s.ID, ask: s.Terms, life: life, trip: s.Trip, carry: s.Carry, admitted: s.Admitted,
 		started: s.Started, gone: s.Ended, killed: s.Signaled, asleep: s.Suspended, laneFrom: s.Lane, warned: s.Warned,
 		run: s.Run, wait: s.Wait, energy: s.Energy, erased: s.Erased, hasErased: s.HasErased, work: s.Work,
-		unitPrice: s.Price, readopted: s.Readopted, would: s.WouldHave, base: base{run: s.Run, wait: s.Wait, erased: s.Erased},
+		unitPrice: s.Price, unitGrid: max(s.Grid, price.Lowest), readopted: s.Readopted, would: s.WouldHave, base: base{run: s.Run, wait: s.Wait, erased: s.Erased},
 		purse: purse{
 			open: s.Open, granted: s.Granted, income: s.Income, moved: s.Moved, balance: s.Balance, deposit: s.Deposit,
 			spent: s.Spent, other: s.Other, loss: s.Loss, from: from,
@@ -169,7 +169,7 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 	w.halted = state == apoptosis.Broke || state == apoptosis.Paused
 	w.frozen = w.started && !w.dying && (w.halted || w.asleep)
 	w.class = market.NewEClass(d.cfg.Reference, now)
-	w.floorWeight = d.deposit(&w.ask, d.base())
+	w.floorWeight = d.floorWeight(&w.ask)
 	w.slot = d.takeSlot()
 	d.nextID = max(d.nextID, s.ID)
 	d.stand(w)
@@ -191,14 +191,11 @@ func (w *workload) paceUntil(end unit.Instant) {
 }
 
 // bridge bills w for the core time that it used while no daemon was there.
-func (d *Demon) bridge(w *workload, ran unit.CoreTime, grid unit.PPM) Readopted {
+func (d *Demon) bridge(w *workload, ran unit.CoreTime) Readopted {
 	gap := Readopted{Times: 1, CPU: max(0, ran)}
-	if grid == 0 {
-		grid = d.grid
-	}
 	gap.Energy = unit.Microjoules(unit.MulDivSat(int64(d.cfg.Reference), int64(gap.CPU), int64(time.Second)))
 	bill := price.Cost(
-		price.Cycles{Time: gap.CPU, Energy: gap.Energy}, price.GridPrice{Factor: grid}, 0, d.cfg.Landauer, &w.carry,
+		price.Cycles{Time: gap.CPU, Energy: gap.Energy}, price.GridPrice{Factor: d.grid}, 0, d.cfg.Landauer, &w.carry,
 	)
 	loss := w.purse.loss
 	if short := bill.Total() - w.purse.balance; short > 0 && w.draws() {

@@ -55,7 +55,7 @@ type Saved struct {
 	PeakMemory unit.Bytes       `json:"peak_memory_bytes"`
 	Work       int64            `json:"work"`
 	Price      unit.Rate        `json:"price_ucredits_per_core_s"` // of its last core-second
-	Grid       unit.PPM         `json:"grid_ppm"`                  // in force when it last changed
+	Grid       unit.PPM         `json:"grid_ppm"`                  // factor at which that was
 	Readopted  Readopted        `json:"readopted"`
 	WouldHave  WouldHave        `json:"would_have_been_stopped"`
 }
@@ -77,6 +77,23 @@ func (d *Demon) Saves() []Saved {
 	return list
 }
 
+// GridSave hands over the grid factor in force, for Config.Grid of the next process,
+// if it is another than at the last call; 0 = it is not. Like Saves, and with them, it
+// is meant to be made durable: it changes at most as often as they do, or once a
+// second.
+func (d *Demon) GridSave() unit.PPM {
+	g := d.gridSave
+	d.gridSave = 0
+	return g
+}
+
+// keepGrid notes the factor in force for the next GridSave, where it changed.
+func (d *Demon) keepGrid() {
+	if d.cfg.Journal && d.grid != d.gridKept {
+		d.gridKept, d.gridSave = d.grid, d.grid
+	}
+}
+
 // keep posts w and, if there is a journal, saves what changed.
 func (d *Demon) keep(w *workload) {
 	d.money.post(w)
@@ -91,12 +108,11 @@ func (d *Demon) save(w *workload) {
 	if w.saved == nil {
 		w.saved = new(Saved)
 	}
-	s.Grid = w.saved.Grid // it alone is no change
 	if s == *w.saved {
 		return
 	}
-	s.Grid = d.grid
 	*w.saved = s
+	d.keepGrid()
 	if w.round == d.round {
 		d.saves[w.queued] = s
 		return
@@ -115,7 +131,7 @@ func (d *Demon) state(w *workload) Saved {
 		Open: p.open, Granted: p.granted, Income: p.income, Moved: p.moved, Balance: p.balance, Deposit: p.deposit,
 		Spent: p.spent, Other: p.other, Loss: p.loss, Carry: w.carry, Held: p.posted.held,
 		Run: w.run, Wait: w.wait, Energy: w.energy, Erased: w.erased, HasErased: w.hasErased,
-		PeakMemory: w.usage.PeakMemory, Work: w.work, Price: w.unitPrice, Readopted: w.readopted,
+		PeakMemory: w.usage.PeakMemory, Work: w.work, Price: w.unitPrice, Grid: w.unitGrid, Readopted: w.readopted,
 		WouldHave: w.would,
 	}
 	if s.Held > 0 {

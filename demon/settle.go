@@ -76,6 +76,7 @@ func (d *Demon) coresOf(w *workload) unit.MilliCores {
 // unattributed = node.
 func (d *Demon) attribute(in *Input, elapsed time.Duration) {
 	s := &d.scratch
+	d.edge = in.Reading.At > d.reading.At
 	energy := max(0, in.Reading.Energy-d.reading.Energy)
 	system := max(0, in.System-d.system)
 	busy := max(0, in.Busy-d.busy)
@@ -165,6 +166,7 @@ func (d *Demon) charge(out *Decisions) {
 		w.paid = bill
 		if w.ran > 0 {
 			w.unitPrice = unit.Rate(unit.MulDiv(int64(bill.Total()), int64(time.Second), int64(w.ran)))
+			w.unitGrid = d.grid
 		}
 		w.purse.pay(bill)
 		d.observe(w, joules)

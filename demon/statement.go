@@ -173,7 +173,7 @@ func (d *Demon) line(w *workload) Line {
 		Energy: w.energy, CPU: w.run, Wait: w.wait, Erased: w.erased, Metered: w.hasErased,
 		Peak: w.usage.PeakMemory, Work: w.work,
 		Bid: price.Multiple(w.bid, d.base()), Auto: w.ask.Auto, MaxBid: w.ask.MaxBid,
-		Price: price.Multiple(w.unitPrice, d.base()), Power: perSecond(d.scratch.joules[w.slot], d.length),
+		Price: price.Multiple(w.unitPrice, price.Base(d.cfg.Reference, w.unitGrid)), Power: perSecond(d.scratch.joules[w.slot], d.length),
 		CoresNow: unit.MilliCores(unit.MulDiv(int64(w.ran), 1000, int64(d.length))),
 		Refusal:  w.last.Refusal, Alive: max(0, time.Duration(until-w.admitted)),
 		Wallet: w.ask.Wallet, Draws: w.draws(), Enforce: w.ask.Enforce, WouldHave: w.would, Readopted: w.readopted,

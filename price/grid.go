@@ -43,6 +43,15 @@ type Grid struct {
 	clamped uint64
 }
 
+// GridFrom is a grid without a tariff whose factor at now is factor, within bounds:
+// that of an earlier process. Without one (0) it is 1.
+func GridFrom(now unit.Instant, factor unit.PPM) Grid {
+	if factor == 0 {
+		factor = unit.One
+	}
+	return Grid{offset: min(max(factor, Lowest), Highest) - unit.One, at: now, started: true}
+}
+
 // Observe takes a tariff seen at now: a factor that is valid until validUntil.
 // A factor out of bounds is cut to them and counted. What is no longer valid at
 // now is ignored.

@@ -8,6 +8,7 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
 	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/price"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -21,6 +22,9 @@ func (w *World) check() error {
 		if name, dead := w.buried[s.ID]; dead {
 			return fmt.Errorf("dead %s was charged %v", name, s.Bill.Total())
 		}
+	}
+	if err := w.checkGrid(); err != nil {
+		return err
 	}
 	if err := w.checkFrozen(); err != nil {
 		return err
@@ -122,6 +126,42 @@ func (w *World) checkEnergy() error {
 	}
 	if charged > b.Attributed {
 		return fmt.Errorf("charged %d uJ, attributed %d uJ", charged, b.Attributed)
+	}
+	return nil
+}
+
+// begin is what the demon is to make of the tariffs from here on.
+func (w *World) begin(factor unit.PPM) {
+	w.tariff = price.GridFrom(w.now, factor)
+	w.grid, w.read = w.tariff.Factor(w.now), 0
+}
+
+// checkGrid holds that the epoch was settled at the grid factor of its window, that
+// the factor changed where a window ended and nowhere else, and that the energy of
+// every bill is the cost of its joules at it, with what was carried.
+func (w *World) checkGrid() error {
+	e := &w.out.Ended
+	if e.Grid != w.grid || e.Base != price.Base(w.watts, w.grid) {
+		return fmt.Errorf("settled at a grid factor of %d and a base of %d, want %d", e.Grid, e.Base, w.grid)
+	}
+	for i := range w.out.Settlements {
+		s := &w.out.Settlements[i]
+		owed := uint64(s.Energy)*uint64(w.grid) + w.carry[s.ID]
+		if s.Bill.Energy != unit.Credits(owed/1_000_000) {
+			return fmt.Errorf("%d uJ at a grid factor of %d cost %d, want %d", s.Energy, w.grid, s.Bill.Energy, owed/1_000_000)
+		}
+		w.carry[s.ID] = owed % 1_000_000
+	}
+	w.tariff.Observe(w.now, w.in.Grid.Factor, w.in.Grid.Until)
+	if w.in.Reading.At > w.read {
+		was := w.grid
+		w.read, w.grid = w.in.Reading.At, w.tariff.Factor(w.now)
+		if w.grid != was {
+			w.Report.Regrids++
+		}
+	}
+	if base := price.Base(w.watts, w.grid); w.demon.BaseRate() != base {
+		return fmt.Errorf("the base is %d, want %d", w.demon.BaseRate(), base)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 type handed struct {
 	entries []ledger.Entry
 	saves   []demon.Saved
+	grid    unit.PPM // 0 = as before
 }
 
 // disk is what a daemon leaves behind when it is killed: a prefix of what was
@@ -22,6 +23,7 @@ type handed struct {
 type disk struct {
 	entries []ledger.Entry
 	docs    map[uint64]demon.Saved
+	grid    unit.PPM
 	queue   []handed // not durable yet
 }
 
@@ -32,6 +34,9 @@ func (k *disk) flush(n int) {
 		for i := range h.saves {
 			k.docs[h.saves[i].ID] = h.saves[i]
 		}
+		if h.grid != 0 {
+			k.grid = h.grid
+		}
 	}
 	k.queue = k.queue[n:]
 }
@@ -39,11 +44,11 @@ func (k *disk) flush(n int) {
 // keep takes what the demon hands over after a tick. The daemon commits a few
 // ticks together.
 func (w *World) keep(entries []ledger.Entry) {
-	saves := w.demon.Saves()
+	saves, grid := w.demon.Saves(), w.demon.GridSave()
 	if !w.cfg.Crashes {
 		return
 	}
-	w.disk.queue = append(w.disk.queue, handed{entries, saves})
+	w.disk.queue = append(w.disk.queue, handed{entries, saves, grid})
 	if w.rng.IntN(3) == 0 {
 		w.disk.flush(len(w.disk.queue))
 	}
@@ -56,6 +61,9 @@ func (w *World) crash() error {
 	w.disk.flush(w.rng.IntN(len(w.disk.queue) + 1))
 	w.disk.queue = nil
 	w.ungoverned(time.Duration(w.rng.Int64N(int64(5 * time.Second))))
+	if w.disk.grid != 0 {
+		w.market.Grid = w.disk.grid
+	}
 	d, err := demon.Resume(w.market, w.now, slices.Values(w.disk.entries))
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
@@ -64,7 +72,8 @@ func (w *World) crash() error {
 	for i := range w.disk.entries {
 		w.copied.Replay(&w.disk.entries[i]) // it fitted a moment ago
 	}
-	w.demon, w.in, w.out, w.joule = d, demon.Input{Grid: w.in.Grid}, demon.Decisions{}, 0
+	w.demon, w.in, w.out, w.joule = d, demon.Input{}, demon.Decisions{}, 0
+	w.begin(w.market.Grid)
 	for id := range w.buried {
 		if _, durable := w.disk.docs[id]; !durable {
 			delete(w.buried, id) // it was born and died between two commits: its number is free
@@ -126,6 +135,9 @@ func (w *World) comeBack(p *process, s demon.Saved) error {
 	if gap.CPU != p.run-s.Run {
 		return fmt.Errorf("%s ran %d ns without a daemon and was billed %d", p.name, p.run-s.Run, gap.CPU)
 	}
+	if err := w.checkGap(s, gap); err != nil {
+		return err
+	}
 	line, _ := w.demon.LineOf(slot)
 	if had := s.Spent.Total() + s.Other; line.Total() != had+gap.Cost || line.Loss != s.Loss+gap.Loss {
 		return fmt.Errorf("%s had paid %d, a gap of %d and %d lost made it %d", p.name, had, gap.Cost, gap.Loss, line.Total())
@@ -137,6 +149,19 @@ func (w *World) comeBack(p *process, s demon.Saved) error {
 		w.demon.Started(slot) // it runs, and that was not durable
 	}
 	delete(w.buried, s.ID)
+	return nil
+}
+
+// checkGap holds that a gap cost its core time at the reference power and the grid
+// factor that was last durable.
+func (w *World) checkGap(s demon.Saved, gap demon.Readopted) error {
+	joules := unit.MulDiv(int64(w.watts), int64(gap.CPU), int64(time.Second))
+	owed := uint64(joules)*uint64(w.grid) + s.Carry.Energy
+	if gap.Cost+gap.Loss != unit.Credits(owed/1_000_000) {
+		return fmt.Errorf("%s: a gap of %d ns at a grid factor of %d cost %d and %d lost, want %d",
+			s.Terms.Name, gap.CPU, w.grid, gap.Cost, gap.Loss, owed/1_000_000)
+	}
+	w.carry[s.ID] = owed % 1_000_000
 	return nil
 }
 

@@ -54,6 +54,10 @@ type World struct {
 	copied *ledger.Ledger // replayed from the journal's entries
 	market demon.Config
 	disk   disk
+	tariff price.Grid // what the demon is to have made of the tariffs
+	grid   unit.PPM   // that is to be in force
+	read   unit.Instant
+	carry  map[uint64]uint64 // id -> energy not yet billed, in 1e-6 micro-$J
 	Report Report
 }
 
@@ -74,6 +78,7 @@ type Report struct {
 	WouldStop int              `json:"would_stop"`
 	Crashes   int              `json:"crashes,omitempty"`
 	Readopted int              `json:"readopted,omitempty"`
+	Regrids   int              `json:"grid_changes"`
 }
 
 // process is an invented workload.
@@ -108,7 +113,7 @@ func New(cfg Config) *World {
 		cfg: cfg, rng: rng, cores: unit.MilliCores(1+rng.IntN(8)) * 1000,
 		watts: unit.Microwatts(1+rng.Int64N(30)) * 1_000_000, buried: make(map[uint64]string),
 		graves: make(map[uint64]*process), copied: ledger.New(ledger.Config{}),
-		disk: disk{docs: make(map[uint64]demon.Saved)},
+		disk: disk{docs: make(map[uint64]demon.Saved)}, carry: make(map[uint64]uint64),
 	}
 	if w.cfg.Workloads == 0 {
 		w.cfg.Workloads = 1 + rng.IntN(40)
@@ -128,8 +133,12 @@ func New(cfg Config) *World {
 	if rng.IntN(5) == 0 {
 		dc.Floor = -1
 	}
+	if rng.IntN(2) == 0 {
+		dc.Grid = price.Lowest + unit.PPM(rng.Int64N(int64(price.Highest-price.Lowest)))
+	}
 	w.now = unit.Instant(rng.Int64N(1 << 40))
 	w.demon, w.market = demon.New(dc, w.now), dc
+	w.begin(dc.Grid)
 	w.Report = Report{Seed: cfg.Seed, Dead: make(map[string]int)}
 	return w
 }
@@ -184,6 +193,7 @@ func (w *World) populate() {
 	w.procs[slot].free = a.Enforce != demon.EnforceOn
 	line, _ := w.demon.LineOf(slot)
 	w.procs[slot].id = line.ID
+	delete(w.carry, line.ID) // another's, who was never durable
 	if w.rng.IntN(20) == 0 {
 		w.procs[slot].exited = true
 		w.demon.Gone(slot, false) // the command could not be run
@@ -429,8 +439,11 @@ func (w *World) sense(busy, system unit.CoreTime) {
 			At: w.now, Energy: max(w.in.Reading.Energy, unit.Microjoules(w.joule)), Source: physics.SourceGeneric,
 		}
 	}
-	if w.rng.IntN(50) == 0 {
-		w.in.Grid = unit.PPM(100_000 + w.rng.Int64N(2_000_000))
+	w.in.Grid = demon.Tariff{}
+	if w.rng.IntN(50) == 0 { // some out of bounds, some no longer valid
+		w.in.Grid = demon.Tariff{
+			Factor: unit.PPM(w.rng.Int64N(12_000_000)), Until: w.now + unit.Instant(w.rng.Int64N(int64(10*time.Second))) - unit.Instant(time.Second),
+		}
 	}
 	for slot, p := range w.procs {
 		if p == nil {

@@ -31,6 +31,10 @@ func TestSeeds(t *testing.T) {
 		total.Frozen += w.Report.Frozen
 		total.Suspended += w.Report.Suspended
 		total.WouldStop += w.Report.WouldStop
+		total.Regrids += w.Report.Regrids
+	}
+	if total.Regrids < 10_000 {
+		t.Errorf("the grid factor changed %d times: that tests little", total.Regrids)
 	}
 	if total.WouldStop == 0 {
 		t.Error("nobody was observed to its end")
