@@ -41,6 +41,7 @@ var layers = map[string][]string{
 	"internal/strict":                          {},
 	"internal/fleet":                           {"unit", "apoptosis", "internal/strict"},
 	"internal/config":                          {"unit", "internal/fleet", "internal/strict"},
+	"internal/grid":                            {"unit", "internal/fleet"},
 	"internal/report":                          {"unit"},
 	"internal/tui":                             {"unit", "internal/report"},
 	"internal/work":                            {"unit"},

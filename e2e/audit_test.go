@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"fmt"
+	"math"
 	"math/big"
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 )
 
 // account is what the auditor knows of one wallet so far.
@@ -16,6 +19,10 @@ type account struct {
 	slack        int64 // micro-$J by which the sums may differ: 1 where watts were sold
 }
 
+func newAccount(name string) *account {
+	return &account{name: name, energy: new(big.Rat), rent: new(big.Rat)}
+}
+
 // audit recomputes every bill of a trace, and then what the document must say.
 // It returns how many bills had rent in them.
 func audit(t *testing.T, rounds []round, d *document) (withRent int) {
@@ -23,13 +30,16 @@ func audit(t *testing.T, rounds []round, d *document) (withRent int) {
 	accounts := map[uint64]*account{}
 	for i := range rounds {
 		r := &rounds[i]
+		if fault := auditGrid(&rounds[max(0, i-1)], r); fault != "" {
+			t.Errorf("epoch %d: %s", r.Epoch, fault)
+		}
 		auditJoules(t, r)
 		auditSpot(t, r)
 		for k := range r.Buyers {
 			b := &r.Buyers[k]
 			a := accounts[b.ID]
 			if a == nil {
-				a = &account{name: b.Name, energy: new(big.Rat), rent: new(big.Rat)}
+				a = newAccount(b.Name)
 				accounts[b.ID] = a
 			}
 			auditBill(t, r, b, a)
@@ -69,6 +79,20 @@ func auditBill(t *testing.T, r *round, b *buyer, a *account) {
 	a.billed += b.Energy + b.Rent
 	a.used += b.Used
 	a.joules += b.Joules
+}
+
+// auditGrid says what is wrong with the grid factor of an epoch, of the same process
+// as the one before it: the base is the reference power at the factor, rounded up, and
+// the factor moves by at most a tenth in a minute.
+func auditGrid(before, r *round) string {
+	if diff := r.Base*before.Grid - before.Base*r.Grid; max(diff, -diff) > max(r.Grid, before.Grid) {
+		return fmt.Sprintf("a base of %d at a grid factor of %d, and of %d at %d", before.Base, before.Grid, r.Base, r.Grid)
+	}
+	most := math.Pow(1.1, (time.Duration(r.Length) + time.Duration(before.Length)).Minutes())
+	if ratio := float64(r.Grid) / float64(before.Grid); ratio > most+1e-5 || ratio < 1/most-1e-5 {
+		return fmt.Sprintf("the grid factor went from %d to %d in %v", before.Grid, r.Grid, time.Duration(r.Length))
+	}
+	return ""
 }
 
 // bidBound is the most rent that a bid allows for what was used.
@@ -217,6 +241,16 @@ func TestAuditFindsFaults(t *testing.T) {
 	want = new(big.Rat).Mul(ratio(2, 1_000_000_000), new(big.Rat).SetInt(scoreOf(900)))
 	if got := r.rent(&r.Buyers[1]); got.Cmp(want) != 0 {
 		t.Errorf("rent %s, want %s", got.FloatString(9), want.FloatString(9))
+	}
+	later := r
+	if fault := auditGrid(&r, &later); fault != "" {
+		t.Error(fault)
+	}
+	for _, wrong := range []round{{Grid: 1_000_000, Base: 1002}, {Grid: 1_000_100, Base: 1001}, {Grid: 999_900, Base: 1000}} {
+		wrong.Length = r.Length
+		if auditGrid(&r, &wrong) == "" {
+			t.Errorf("a factor of %d and a base of %d are not found", wrong.Grid, wrong.Base)
+		}
 	}
 	r.Buyers[0].Floor = 98 // what is floor is free of rent
 	if got := r.rent(&r.Buyers[0]); got.Sign() != 0 {

@@ -272,7 +272,11 @@ type (
 			Cores  int64 `json:"coresMilli,string"`
 		} `json:"node"`
 		Workloads []purse `json:"workloads"`
-		Ledger    struct {
+		Price     struct {
+			Base int64 `json:"baseUcreditsPerCoreS,string"`
+			Grid int64 `json:"gridPpm,string"`
+		} `json:"price"`
+		Ledger struct {
 			Sum int64 `json:"sumUcredits,string"`
 		} `json:"ledger"`
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/internal/api"
 	"github.com/maxwell-hypervisor/maxwell/internal/config"
+	"github.com/maxwell-hypervisor/maxwell/internal/grid"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/node"
 )
@@ -89,6 +90,12 @@ func (a *app) daemon(spec *daemonSpec) error {
 	}
 	if err != nil {
 		return usagef("daemon: %v", err)
+	}
+	if spec.check && c.Grid.File != "" {
+		// Only said here: a daemon starts without it, at the price that it knows.
+		if _, err := grid.ReadFile(c.Grid.File); err != nil {
+			return usagef("daemon: grid.file: %v", err)
+		}
 	}
 	if spec.check {
 		fmt.Fprintln(a.err, "maxwell: daemon: the settings are good")

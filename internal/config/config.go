@@ -23,6 +23,7 @@ type Config struct {
 	// out.
 	Defaults Wallet
 	Rules    []Rule // the first match wins
+	Grid     Grid
 	Metrics  Metrics
 	TCP      TCP
 	// EnergyQuantum is the shortest time over which somebody who is no admin is
@@ -71,6 +72,12 @@ func (a Access) Mode() fs.FileMode {
 // Admins may act for everybody, as root may.
 type Admins struct {
 	Users, Groups []string // names or numbers
+}
+
+// Grid says where the grid price is told: how dear electricity is now.
+type Grid struct {
+	File  string        // of one factor, as 1.5x; empty: 1x
+	Valid time.Duration // how long what was written holds; 0: as long as it is there
 }
 
 // Metrics is the endpoint for Prometheus.

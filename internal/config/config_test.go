@@ -64,6 +64,7 @@ rules:
     enforce: on
     wallet: {name: ben, parent: none, allowance: none, bid: 1x, cores: none, memory: 1G, pids: none}
   - match: {user: 1000}
+grid: {file: /srv/grid, valid: 90m}
 metrics: {listen: "[::1]:9273"}
 tcp: {listen: 0.0.0.0:9274, cert: /c, key: /k, client_ca: /ca}
 energy_quantum: 1s
@@ -97,6 +98,7 @@ keep: {receipts: 12h, events: 1d, journal: 365d}
 			},
 			{Match: Match{Users: []string{"1000"}}, Enforce: Warn, Wallet: second, Place: fleet.Place{Line: 12, Column: 5}},
 		},
+		Grid:          Grid{"/srv/grid", 90 * time.Minute},
 		Metrics:       Metrics{Address{"tcp", "[::1]:9273"}},
 		TCP:           TCP{Address{"tcp", "0.0.0.0:9274"}, "/c", "/k", "/ca"},
 		EnergyQuantum: time.Second,
@@ -296,7 +298,7 @@ func drawText(t *rapid.T, k key) string {
 		return rapid.SampledFrom([]string{"{user}", "{group}-{user}", "all", "x_{container}", "{uid}-{cgroup}-"}).Draw(t, "template")
 	case "users", "groups":
 		return rapid.StringMatching(`[a-z0-9@.#"'é\[\]{}&*!|>%-]{1,6}`).Draw(t, "account")
-	case "state", "path", "cert", "key", "client_ca":
+	case "state", "path", "file", "cert", "key", "client_ca":
 		return "/" + rapid.StringMatching(`[a-z0-9@. #"'é\[\]{}&*!|>%:\\-]{1,6}`).Draw(t, "path")
 	case "when_broke":
 		return rapid.SampledFrom([]string{"stop", "pause"}).Draw(t, "when broke")

@@ -87,6 +87,9 @@ func (l *loader) finish() {
 			}
 		}
 	}
+	if c.Grid.Valid > 0 && c.Grid.File == "" {
+		l.blame("grid.valid", errors.New("there is no file whose number it is for; set grid.file"))
+	}
 	if c.Metrics.Listen.Network == "unix" && c.Metrics.Listen.Text == c.Socket.Path {
 		l.blame("metrics.listen", errors.New("the path is socket.path too; choose another"))
 	}

@@ -153,6 +153,14 @@ func span(text string) (time.Duration, error) {
 	return v, err
 }
 
+// spanOrNone is formatSpan, and nothing for none.
+func spanOrNone(v time.Duration) string {
+	if v == 0 {
+		return ""
+	}
+	return formatSpan(v)
+}
+
 func formatSpan(v time.Duration) string {
 	if v%day == 0 && v > 0 {
 		return strconv.FormatInt(int64(v/day), 10) + "d"

@@ -164,7 +164,8 @@ func (l *loop) recordOf(mem *member, notes ...note) {
 			notes = append(notes, n)
 		}
 	}
-	k.hand(entries, append(notes, l.walletNotes()...)...)
+	notes = append(append(notes, l.walletNotes()...), l.gridNotes()...)
+	k.hand(entries, notes...)
 }
 
 // receiptNotes take a buried workload from the living to the receipts.
@@ -303,6 +304,7 @@ type past struct {
 	most   demon.Enforce     // the ceiling
 	boot   bool              // it was written since this machine was started
 	dirs   string            // name of its directories; empty = none since then
+	grid   unit.PPM          // factor last in force; 0 = it never changed
 }
 
 // root is the name of the directories to go on in; empty = none.
@@ -360,6 +362,9 @@ func (p *past) read(boot string) error {
 		}
 		p.alive = append(p.alive, a)
 	}
+	if err := p.readGrid(); err != nil {
+		return err
+	}
 	return p.readModes()
 }
 
@@ -386,7 +391,9 @@ func (p *past) entries(err *error) iter.Seq[ledger.Entry] {
 func (m *Market) resume(p *past, boot string) error {
 	now := m.loop.clock.Now()
 	var bad error
-	d, err := demon.Resume(m.terms(), now, p.entries(&bad))
+	terms := m.terms()
+	terms.Grid = p.grid
+	d, err := demon.Resume(terms, now, p.entries(&bad))
 	if err = errors.Join(bad, err); err != nil {
 		return fmt.Errorf("resume from %s: %w; maxwell audit verify tells more", m.settings.Daemon.Journal, err)
 	}

@@ -370,6 +370,7 @@ func (l *loop) rouse(now unit.Instant) {
 func (l *loop) read(now unit.Instant) {
 	in := &l.in
 	in.Now = now
+	l.readGrid()
 	for slot, mem := range l.members {
 		if mem == nil {
 			continue

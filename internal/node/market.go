@@ -45,10 +45,11 @@ type Market struct {
 	keeper    *keeper // of the journal; nil = none
 	loop      *loop
 	jobs      chan func()
-	inspected atomic.Int64  // members whose counters are read while they live
-	toInspect chan struct{} // has room for one note that there is one
-	self      atomic.Int64  // processor time of the market itself, ns
-	landauer  unit.Credits  // per GiB, for display
+	inspected atomic.Int64                 // members whose counters are read while they live
+	toInspect chan struct{}                // has room for one note that there is one
+	self      atomic.Int64                 // processor time of the market itself, ns
+	tariff    atomic.Pointer[demon.Tariff] // for the next tick; nil = nothing new is known
+	landauer  unit.Credits                 // per GiB, for display
 
 	quit      chan struct{} // closed when everything but the loop must end
 	done      chan struct{} // closed when the loop has ended
@@ -166,6 +167,9 @@ func (m *Market) start() {
 	}
 	if d := m.settings.Daemon; len(d.Config.Rules) > 0 {
 		m.spawn("surveyor", m.surveyor)
+	}
+	if d := m.settings.Daemon; d.Config.Grid.File != "" {
+		m.spawn("grid reader", m.gridReader)
 	}
 	if d := m.settings.Daemon; d.Pulse > 0 && d.Notify != nil {
 		m.spawn("pulse", m.pulse)

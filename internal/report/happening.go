@@ -102,7 +102,7 @@ func perCoreSecond(r unit.Rate) string {
 	return strings.Replace(r.Short(), "/core-s", " per core-second", 1)
 }
 
-func gridText(g unit.PPM) string { return unit.Price(g / 1000).Short() }
+func gridText(g unit.PPM) string { return unit.Price(g / 1000).String() }
 
 // Line is the price on one line, for `price --watch`.
 func (q *Quote) Line(now time.Time) string {
