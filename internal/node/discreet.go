@@ -37,8 +37,9 @@ func blur(w, old *v1.Workload) *v1.Workload {
 	out.SpentUcredits, out.EnergyUcredits, out.RentUcredits = old.GetSpentUcredits(), old.GetEnergyUcredits(), old.GetRentUcredits()
 	out.ErasureUcredits, out.OtherUcredits, out.LossUcredits = old.GetErasureUcredits(), old.GetOtherUcredits(), old.GetLossUcredits()
 	out.EnergyUj, out.PowerUw = old.GetEnergyUj(), old.GetPowerUw()
-	if w.GetOpen() { // minted as it is used
-		out.BudgetUcredits, out.BalanceUcredits = old.GetBudgetUcredits(), old.GetBalanceUcredits()
+	if w.GetOpen() { // minted as it is used: what was spent by then, and what it has
+		out.BalanceUcredits = old.GetBalanceUcredits()
+		out.BudgetUcredits = out.GetSpentUcredits() + out.GetBalanceUcredits() + out.GetDepositUcredits() - out.GetIncomeUcredits()
 	}
 	return out
 }

@@ -530,3 +530,25 @@ func TestOverTCP(t *testing.T) {
 		t.Errorf("with a token: %v", err)
 	}
 }
+
+// TestBlurredBooksAddUp: what is told of a wallet adds up, whatever was known of it by
+// the time of an older look.
+func TestBlurredBooksAddUp(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		line := func(spent int64) *v1.Workload {
+			w := &v1.Workload{Open: open, IncomeUcredits: 7, DepositUcredits: 11, BudgetUcredits: 1000, SpentUcredits: spent, EnergyUcredits: spent}
+			if open {
+				w.BudgetUcredits = spent + w.DepositUcredits
+			}
+			w.BalanceUcredits = w.BudgetUcredits + w.IncomeUcredits - w.SpentUcredits - w.DepositUcredits
+			return w
+		}
+		for what, old := range map[string]*v1.Workload{"known before": line(30), "new": nil} {
+			w := blur(line(50), old)
+			if w.GetBudgetUcredits()+w.GetIncomeUcredits() != w.GetSpentUcredits()+w.GetBalanceUcredits()+w.GetDepositUcredits() || w.GetBalanceUcredits() < 0 || w.GetBudgetUcredits() < 0 {
+				t.Errorf("open %v, %s: granted %d and earned %d, spent %d, has %d and %d locked", open, what,
+					w.GetBudgetUcredits(), w.GetIncomeUcredits(), w.GetSpentUcredits(), w.GetBalanceUcredits(), w.GetDepositUcredits())
+			}
+		}
+	}
+}
