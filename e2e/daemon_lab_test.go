@@ -408,7 +408,7 @@ func (w *purse) whole(t testing.TB) {
 		t.Errorf("%s: energy %d, rent %d, erasure %d and other %d are not the %d spent", w.Name, w.Energy, w.Rent, w.Erasure, w.Other, w.Spent)
 	}
 	if w.Budget+w.Income != w.Spent+w.Balance+w.Deposit {
-		t.Errorf("%s: granted %d and earned %d, spent %d, has %d and %d locked", w.Name, w.Budget, w.Income, w.Spent, w.Balance, w.Deposit)
+		t.Errorf("%s: granted %d and earned %d, spent %d, has %d and %d locked: %+v", w.Name, w.Budget, w.Income, w.Spent, w.Balance, w.Deposit, *w)
 	}
 	if w.Spent > w.Budget+w.Income || w.Balance < 0 || w.Deposit < 0 {
 		t.Errorf("%s: overdrawn: %+v", w.Name, *w)

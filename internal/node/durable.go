@@ -304,7 +304,7 @@ type past struct {
 	most   demon.Enforce     // the ceiling
 	boot   bool              // it was written since this machine was started
 	dirs   string            // name of its directories; empty = none since then
-	grid   unit.PPM          // factor last in force; 0 = it never changed
+	grid   keptGrid
 }
 
 // root is the name of the directories to go on in; empty = none.
@@ -392,12 +392,13 @@ func (m *Market) resume(p *past, boot string) error {
 	now := m.loop.clock.Now()
 	var bad error
 	terms := m.terms()
-	terms.Grid = p.grid
+	terms.Grid = p.grid.Factor
 	d, err := demon.Resume(terms, now, p.entries(&bad))
 	if err = errors.Join(bad, err); err != nil {
 		return fmt.Errorf("resume from %s: %w; maxwell audit verify tells more", m.settings.Daemon.Journal, err)
 	}
 	m.loop.demon = d
+	m.loop.resumeGrid(&p.grid)
 	if err := m.reopenWallets(p); err != nil {
 		return err
 	}

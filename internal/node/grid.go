@@ -68,41 +68,66 @@ func inTimes(f unit.PPM) string { return unit.Price(f / 1000).String() }
 func (l *loop) readGrid() {
 	l.in.Grid = demon.Tariff{}
 	if t := l.m.tariff.Swap(nil); t != nil {
-		l.in.Grid = *t
+		l.in.Grid, l.tariff = *t, *t
 	}
 }
 
-// ofGrid is the kind of the document that has the grid factor in force.
+// ofGrid is the kind of the document that says how dear electricity was.
 const ofGrid = "grid"
 
-// keptGrid is the grid factor in the journal.
+// keptGrid is the grid price in the journal: the factor in force, and the last that
+// its source said.
 type keptGrid struct {
-	Factor unit.PPM `json:"factor_ppm"`
+	Factor unit.PPM  `json:"factor_ppm"`
+	Tariff unit.PPM  `json:"tariff_ppm"`
+	Until  time.Time `json:"tariff_until"` // zero = it said nothing
 }
 
 func (k *keptGrid) encode() ([]byte, error) { return json.Marshal(k) }
 
-// gridNotes are the factor in force, if it has changed since the journal was handed
-// it last. Called on the loop's thread.
+// gridAgain is how much longer than was kept what a source said has to hold, to be
+// kept anew.
+const gridAgain = unit.Instant(time.Minute)
+
+// gridNotes are the grid price, if it has changed since the journal was handed it
+// last. Called on the loop's thread.
 func (l *loop) gridNotes() []note {
 	factor := l.demon.GridSave()
-	if factor == 0 || !l.m.durable() {
+	longer := l.tariff.Until - l.gridKept.Until
+	same := l.tariff.Factor == l.gridKept.Factor && max(longer, -longer) < gridAgain
+	if !l.m.durable() || factor == 0 && same {
 		return nil
 	}
-	return []note{{ref: journal.Ref{Kind: ofGrid, Key: ofGrid}, wall: time.Now(), body: &keptGrid{factor}}}
+	if factor != 0 {
+		l.grid = factor
+	}
+	l.gridKept = l.tariff
+	wall := time.Now()
+	k := &keptGrid{Factor: l.grid, Tariff: l.tariff.Factor}
+	if l.tariff.Until != 0 {
+		k.Until = wall.Add(l.tariff.Until.Sub(l.clock.Now()))
+	}
+	return []note{{ref: journal.Ref{Kind: ofGrid, Key: ofGrid}, wall: wall, body: k}}
 }
 
-// readGrid reads the factor that was last in force.
+// readGrid reads the grid price of the process before.
 func (p *past) readGrid() error {
 	for d, err := range p.keeper.store.Documents(journal.Query{Kind: ofGrid, Key: ofGrid}) {
-		var k keptGrid
 		if err == nil {
-			err = json.Unmarshal(d.Body, &k)
+			err = json.Unmarshal(d.Body, &p.grid)
 		}
 		if err != nil {
-			return fmt.Errorf("read the grid factor: %w", err)
+			return fmt.Errorf("read the grid price: %w", err)
 		}
-		p.grid = k.Factor
 	}
 	return nil
+}
+
+// resumeGrid goes on with what the process before knew of the grid price: a source
+// that tells nothing now has told it.
+func (l *loop) resumeGrid(k *keptGrid) {
+	l.grid = k.Factor
+	if !k.Until.IsZero() {
+		l.m.tariff.Store(&demon.Tariff{Factor: k.Tariff, Until: l.clock.Now() + unit.Instant(time.Until(k.Until))})
+	}
 }

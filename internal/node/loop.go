@@ -38,6 +38,10 @@ type loop struct {
 	gates   []gate
 	look    unit.Instant // not at the gates before
 
+	tariff   demon.Tariff // last known
+	grid     unit.PPM     // factor in force in the journal; 0 = it never changed
+	gridKept demon.Tariff // that is in the journal
+
 	next     unit.Instant // of the next tick
 	last     unit.Instant // of the last tick
 	idle     bool         // nobody is in the market, and next is far
