@@ -83,7 +83,7 @@ var external = map[string][]string{
 		"internal/host", "internal/dispatch", "internal/meter", "internal/node", "internal/api", "cmd", "internal/vmtest", "e2e",
 	},
 	"modernc.org/sqlite":           {"internal/journal", "e2e"}, // there to read what a dead daemon left
-	"github.com/google/go-cmp/cmp": {"internal/golden"}, // which only tests import
+	"github.com/google/go-cmp/cmp": {"internal/golden"},         // which only tests import
 	"golang.org/x/term":            {"cmd"},
 	"github.com/spf13/cobra":       {"cmd"},
 	"github.com/spf13/pflag":       {"cmd"},
