@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,9 +18,10 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 )
 
-// adoptPatience is how long the roots of a dead daemon may stay locked: by its
-// watchdog, which is just ending a group, or by a child between fork and exec.
-const adoptPatience = 3 * time.Second
+// adoptPatience is how long the roots of a dead daemon may stay locked: by a child
+// between fork and exec, or by its watchdog, which is just ending those whose grace is
+// over (keeper.end) and on a full machine needs all of its own patience for that.
+const adoptPatience = laneTime + killPatience + 2*sweepPatience
 
 // BusyError refuses a name under which another daemon lives.
 type BusyError struct{ Dir string }
