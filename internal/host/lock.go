@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +14,7 @@ import (
 type FileLock struct{ file *os.File }
 
 // LockFile makes this process the holder of the lock file at path, readable by its
-// owner alone; ErrLocked if another one is.
+// owner alone; ErrLocked if another one is. The file says which process made it.
 func LockFile(path string) (*FileLock, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
@@ -30,10 +31,25 @@ func LockFile(path string) (*FileLock, error) {
 		// Its last holder may have removed the file before we had the lock.
 		var have, want unix.Stat_t
 		if unix.Fstat(int(f.Fd()), &have) == nil && unix.Stat(path, &want) == nil && have.Ino == want.Ino {
+			// The lock is what counts: on a full disk nobody is named.
+			if f.Truncate(0) == nil {
+				_, _ = f.WriteAt(strconv.AppendInt(nil, int64(os.Getpid()), 10), 0)
+			}
 			return &FileLock{f}, nil
 		}
 		_ = f.Close()
 	}
+}
+
+// Orphaned reports whether whoever made the lock at path is dead. Who holds it then is
+// a child of it that is no other program yet, and may be a long time on a full machine.
+func Orphaned(path string) bool {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.ParseUint(string(text), 10, 31)
+	return err == nil && pid > 0 && errors.Is(unix.Kill(int(pid), 0), unix.ESRCH)
 }
 
 // File is the open file, for a child that is to hold the lock too.

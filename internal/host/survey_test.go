@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -377,5 +379,45 @@ func TestLockEndsWithItsHolder(t *testing.T) {
 	}
 	if held, err := host.Locked(dir); held || err != nil {
 		t.Errorf("locked after its death = %v, %v; want false", held, err)
+	}
+}
+
+// TestOrphaned: a lock outlives its maker in a child that has its descriptor.
+func TestOrphaned(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	if host.Orphaned(path) {
+		t.Error("a lock that is not there")
+	}
+	lock, err := host.LockFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host.Orphaned(path) {
+		t.Error("its maker lives")
+	}
+	if _, err := host.LockFile(path); !errors.Is(err, host.ErrLocked) {
+		t.Errorf("locked twice: %v", err)
+	}
+	// Its maker is a process that has ended: one of ours.
+	child := exec.Command("true")
+	if err := child.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, strconv.AppendInt(nil, int64(child.Process.Pid), 10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if !host.Orphaned(path) {
+		t.Error("its maker is dead")
+	}
+	for _, text := range []string{"", "x", "-1", "0", "99999999999"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if host.Orphaned(path) {
+			t.Errorf("made by %q", text)
+		}
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -38,7 +38,11 @@ var ErrTaken = errors.New("another market governs this machine")
 func Serve(ctx context.Context, dir string, s Settings, ready func(error)) error {
 	lock, err := takeLock(filepath.Join(dir, LockName))
 	// A child of a daemon that has just died holds it until it is another program.
-	for end := time.Now().Add(lockPatience); s.Daemon != nil && errors.Is(err, ErrTaken) && time.Now().Before(end); {
+	for began := time.Now(); s.Daemon != nil && errors.Is(err, ErrTaken); {
+		away := time.Since(began)
+		if away > orphanPatience || away > lockPatience && !host.Orphaned(filepath.Join(dir, LockName)) {
+			break
+		}
 		time.Sleep(lockPause)
 		lock, err = takeLock(filepath.Join(dir, LockName))
 	}
@@ -135,10 +139,12 @@ func (m *Market) socket(dir string) string {
 	return filepath.Join(dir, SocketName)
 }
 
-// How long a daemon waits for the lock of the one before it, and between two tries.
+// How long a daemon waits for the lock of the one before it: at least, as long as its
+// maker is dead, and between two tries.
 const (
-	lockPatience = time.Second
-	lockPause    = 10 * time.Millisecond
+	lockPatience   = time.Second
+	orphanPatience = 20 * time.Second
+	lockPause      = 10 * time.Millisecond
 )
 
 // takeLock makes this process the market of its runtime directory.
