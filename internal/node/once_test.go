@@ -253,7 +253,7 @@ func newOnceWorld(t *testing.T) *onceWorld {
 		w.crew.Wait()
 	})
 	w.token = w.session("")
-	w.begin(w.token, "anchor") // a session that has nobody is not kept
+	w.begin(w.token, "once-anchor") // a session that has nobody is not kept
 	return w
 }
 
@@ -392,7 +392,7 @@ func joinOnce(w *onceWorld, _ int) onceChange {
 		send: func(*Connection) (proto.Message, error) { return &v1.Session{Token: w.session(w.token)}, nil },
 		undo: func(*Connection) error { return nil },
 		effects: func(l *Connection) int {
-			return count(w.alive(l, "anchor") == nil)
+			return count(w.alive(l, "once-anchor") == nil)
 		},
 	}
 }
