@@ -108,12 +108,14 @@ func Join(ctx context.Context, o JoinOptions) (*Session, error) {
 // and does not answer: it is being restarted.
 const daemonPatience = 5 * time.Second
 
-// joinDaemon enters the market of the machine's daemon; nil if there is none.
+// joinDaemon enters the market of the machine's daemon; nil if there is none. One that
+// is to come back is waited for, and no market is opened in its place: that would have
+// its lock, and keep it from its workloads.
 func joinDaemon(ctx context.Context, o JoinOptions) (*Session, error) {
 	if o.Daemon == "" {
 		return nil, nil
 	}
-	deadline := time.Now().Add(daemonPatience)
+	began := time.Now()
 	for {
 		s, err := dial(ctx, o, o.Daemon)
 		if err == nil {
@@ -123,8 +125,12 @@ func joinDaemon(ctx context.Context, o JoinOptions) (*Session, error) {
 			return nil, err
 		}
 		_, gone := os.Lstat(o.Daemon)
-		if gone != nil && !awaited(o.Daemon) || time.Now().After(deadline) {
+		waited := time.Since(began)
+		switch expected := awaited(o.Daemon); {
+		case !expected && (gone != nil || waited > daemonPatience):
 			return nil, nil // no daemon, or one that was killed and left its socket
+		case expected && waited > joinTimeout:
+			return nil, fmt.Errorf("the daemon of %s has not come back; start it again, or as root go on without it: maxwell doctor --repair", o.Daemon)
 		}
 		if gone == nil && unix.Access(o.Daemon, unix.W_OK) != nil {
 			return nil, nil // somebody's own market

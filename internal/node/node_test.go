@@ -375,3 +375,20 @@ func TestClientDies(t *testing.T) {
 		t.Errorf("the other client's workload is %v", w)
 	}
 }
+
+// TestNobodyTakesADaemonsPlace: while a daemon is to come back, whoever comes waits for
+// it, longer than for a socket that is left, and opens no market: that would have the
+// lock that the daemon needs.
+func TestNobodyTakesADaemonsPlace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, DaemonName), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), daemonPatience+time.Second)
+	defer cancel()
+	s, err := Join(ctx, JoinOptions{Dir: dir, Client: "test", Program: filepath.Join(dir, "no-market")})
+	if s != nil || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("joined %v: %v, want to be still waiting", s, err)
+	}
+}
