@@ -531,7 +531,9 @@ func (m *Market) decided(mem *member, a *alive) bool {
 	return over || a.Saved.Started && (a.Exited || mem.guest != "")
 }
 
-// buryEnded bills what the counter of an empty group says and takes it away.
+// buryEnded bills what the counter of an empty group says and takes it away, once that
+// is durable: killed in between, the next daemon would not know what it had used. On a
+// full disk this daemon is all that knows.
 func (m *Market) buryEnded(mem *member, a *alive, run unit.CoreTime) error {
 	if _, err := m.meter.Remove(int(mem.slot)); err != nil {
 		return err
@@ -539,6 +541,10 @@ func (m *Market) buryEnded(mem *member, a *alive, run unit.CoreTime) error {
 	m.lastLook(mem)
 	if err := m.buryLost(mem, a, run, true); err != nil {
 		return err
+	}
+	m.loop.record()
+	if err := m.keeper.write(); err != nil {
+		m.log.Error("journal", "err", err, "what", "the end of "+mem.name+" is not kept yet")
 	}
 	m.unmake(mem)
 	return nil
