@@ -70,6 +70,9 @@ func (d *Demon) Admit(now unit.Instant, a Admission) (int32, error) {
 	if len(d.active) >= d.cfg.Capacity {
 		return 0, &Refusal{What: "workloads", Reason: fmt.Sprintf("this market holds at most %d at once", d.cfg.Capacity)}
 	}
+	if err := checkBid(max(a.Bid, a.MaxBid)); err != nil {
+		return 0, err
+	}
 	if d.living(a.Name) {
 		return 0, &Refusal{What: "name", Reason: fmt.Sprintf("%q is taken by a workload that is alive", a.Name)}
 	}
@@ -234,8 +237,15 @@ func (d *Demon) Fund(slot int32, amount unit.Credits) (unit.Credits, error) {
 	}
 	w.purse.granted += amount
 	w.purse.balance += amount
+	d.money.loose += amount
 	d.touch(w)
 	return w.purse.balance, nil
+}
+
+// holds reports whether amount more can be minted into w's wallet, which may have given
+// away what it was given before.
+func (d *Demon) holds(w *workload, amount unit.Credits) bool {
+	return d.money.room(amount) && amount <= mostMoney-w.purse.granted-w.purse.income
 }
 
 // fundable says why w cannot be given amount, if it cannot.
@@ -249,7 +259,7 @@ func (d *Demon) fundable(w *workload, amount unit.Credits) error {
 		return w.drawsFrom()
 	case amount <= 0:
 		return &Refusal{What: "amount", Reason: "give a positive amount"}
-	case !d.money.room(amount):
+	case !d.holds(w, amount):
 		return &Refusal{What: "amount", Reason: fmt.Sprintf("%v is more money than a market can hold; give less", amount)}
 	}
 	return nil
@@ -267,11 +277,20 @@ func (d *Demon) Report(slot int32, kind string, units int64) {
 		return
 	}
 	income := unit.Credits(unit.MulDivSat(int64(w.ask.Income), units, 1))
-	if !d.money.room(income) {
+	if !d.holds(w, income) {
 		return // nobody earns more than a market can hold
 	}
 	w.purse.income += income
 	w.purse.balance += income
+	d.money.loose += income
+}
+
+// checkBid refuses what is more than a market takes.
+func checkBid(bid unit.Price) error {
+	if bid > MostBid {
+		return &Refusal{What: "bid", Reason: fmt.Sprintf("a market takes bids of at most %v; give less", MostBid)}
+	}
+	return nil
 }
 
 // SetBid changes slot's bid from the next tick on.
@@ -282,6 +301,9 @@ func (d *Demon) SetBid(slot int32, bid unit.Price) error {
 	}
 	if bid <= 0 {
 		return &Refusal{What: "bid", Reason: "give a positive multiple, like 4x"}
+	}
+	if err := checkBid(bid); err != nil {
+		return err
 	}
 	w.ask.Bid, w.ask.Auto = bid, false
 	d.touch(w)
@@ -297,6 +319,9 @@ func (d *Demon) SetAuto(slot int32, most unit.Price) error {
 	}
 	if most < 0 {
 		return &Refusal{What: "bid", Reason: "give a positive ceiling, like 8x"}
+	}
+	if err := checkBid(most); err != nil {
+		return err
 	}
 	d.touch(w)
 	before := w.ask

@@ -21,6 +21,7 @@ type bookkeeper struct {
 	status []ledger.Status
 	leased ledger.ID // the account a hold would go to: the node's own lease
 	asked  requests
+	loose  unit.Credits // minted into purses and not posted yet
 
 	keep    bool           // somebody keeps a journal
 	entries []ledger.Entry // what was done since the last Entries
@@ -81,6 +82,7 @@ func (b *bookkeeper) open(w *workload) error {
 		}
 	}
 	b.wallet[name] = true
+	b.loose += w.purse.granted
 	b.post(w)
 	return nil
 }
@@ -91,9 +93,11 @@ func (b *bookkeeper) open(w *workload) error {
 const mostMoney = unit.Credits(1 << 61)
 
 // room reports whether amount more can be minted.
-func (b *bookkeeper) room(amount unit.Credits) bool {
-	minted := -b.book.Balance(mintID)
-	return amount >= 0 && amount <= mostMoney-min(minted, mostMoney)
+func (b *bookkeeper) room(amount unit.Credits) bool { return amount >= 0 && amount <= b.left() }
+
+// left is how much more can be minted. What is in purses and not posted yet counts.
+func (b *bookkeeper) left() unit.Credits {
+	return max(0, mostMoney+b.book.Balance(mintID)-b.loose)
 }
 
 // add appends a transfer to the chain in the making; nothing moves for nothing.
@@ -128,6 +132,7 @@ func (b *bookkeeper) hold(w *workload, amount unit.Credits) int {
 // its place held.
 func (b *bookkeeper) settle(w *workload, held int) {
 	was := &w.purse.posted
+	b.loose -= w.purse.unposted()
 	*was = w.purse.marks()
 	if held >= 0 {
 		was.hold, was.held = b.chain[held].ID, b.chain[held].Amount
@@ -177,7 +182,8 @@ func (b *bookkeeper) draft(w *workload, burnt ledger.Purpose) (hold int, news bo
 	b.add(wallet, treasuryID, p.spent.Rent-was.spent.Rent, ledger.ForRent)
 	b.add(wallet, entropyID, p.spent.Erasure-was.spent.Erasure, ledger.ForErasure)
 	b.add(wallet, treasuryID, p.other-was.other, ledger.ForOther)
-	b.add(lossID, heat, p.loss-was.loss, ledger.ForLoss)
+	// What nobody paid may be more than an account can say.
+	b.add(lossID, heat, min(p.loss-was.loss, max(0, mostMoney+b.book.Balance(lossID))), ledger.ForLoss)
 	if left := was.moved - p.moved; left > 0 {
 		b.add(wallet, p.from.account, left, ledger.ForReturn)
 	}

@@ -213,7 +213,7 @@ func (d *Demon) hold(w *workload, out *Decisions) {
 // bury closes w's books: remainders are posted rounded up, the deposit goes
 // back to the wallet.
 func (d *Demon) bury(w *workload) {
-	w.purse.pay(w.carry.Flush())
+	d.bill(w, w.carry.Flush())
 	w.purse.balance += w.purse.deposit
 	w.purse.deposit = 0
 	if v := w.purse.from; v != nil {

@@ -51,20 +51,26 @@ func (p *purse) marks() purseMarks {
 	}
 }
 
+// unposted is what was minted into it since the last posting.
+func (p *purse) unposted() unit.Credits {
+	return p.granted - p.posted.granted + p.income - p.posted.income
+}
+
 // total returns everything the wallet has paid.
 func (p *purse) total() unit.Credits { return p.spent.Total() + p.other }
 
 // pay takes a bill: from the balance, then from the deposit, then from the
 // operator's loss account. Written off is the rent first (scarcity is nobody's
-// cost), then erasure, then energy.
-func (p *purse) pay(b price.Bill) {
+// cost), then erasure, then energy. An open wallet has no more than room minted.
+func (p *purse) pay(b price.Bill, room unit.Credits) {
 	due := b.Total()
 	if due < 0 {
 		panicf("demon: negative bill %d", due)
 	}
 	if p.open && due > p.balance {
-		p.granted += due - p.balance
-		p.balance = due
+		more := min(due-p.balance, room)
+		p.granted += more
+		p.balance += more
 	}
 	if short := due - p.balance; short > 0 {
 		drawn := min(short, p.deposit)

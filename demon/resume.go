@@ -154,6 +154,7 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 			spent: s.Spent, other: s.Other, loss: s.Loss, from: from,
 		},
 	}
+	w.ask.Bid, w.ask.MaxBid = min(w.ask.Bid, MostBid), min(w.ask.MaxBid, MostBid) // an older Maxwell took more
 	w.usage.PeakMemory = s.PeakMemory
 	w.purse.posted = w.purse.marks()
 	w.purse.posted.hold, w.purse.posted.held = s.Hold, s.Held
@@ -202,7 +203,7 @@ func (d *Demon) bridge(w *workload, ran unit.CoreTime) Readopted {
 		d.refill(w.purse.from, d.now)
 		w.sip(min(short, d.book.Balance(w.purse.from.account)), 0)
 	}
-	w.purse.pay(bill)
+	d.bill(w, bill)
 	gap.Loss = w.purse.loss - loss
 	gap.Cost = bill.Total() - gap.Loss
 	w.run += gap.CPU

@@ -168,7 +168,7 @@ func (d *Demon) charge(out *Decisions) {
 			w.unitPrice = unit.Rate(unit.MulDiv(int64(bill.Total()), int64(time.Second), int64(w.ran)))
 			w.unitGrid = d.grid
 		}
-		w.purse.pay(bill)
+		d.bill(w, bill)
 		d.observe(w, joules)
 		out.Settlements = append(out.Settlements, Settlement{
 			Slot: slot, ID: w.id, Bid: w.bid, Reserve: w.reserve, Watts: w.watts, Score: w.last.Score,
@@ -178,6 +178,17 @@ func (d *Demon) charge(out *Decisions) {
 	for _, slot := range d.active {
 		d.settlePace(d.slots[slot])
 	}
+}
+
+// bill takes what w owes.
+func (d *Demon) bill(w *workload, b price.Bill) {
+	room := unit.Credits(0)
+	if w.purse.open {
+		room = d.money.left()
+	}
+	before := w.purse.granted
+	w.purse.pay(b, room)
+	d.money.loose += w.purse.granted - before
 }
 
 // observe feeds the e-class of w with what the epoch cost in energy. On a

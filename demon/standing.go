@@ -85,7 +85,7 @@ func (d *Demon) begin(v *standing, now unit.Instant) {
 		amount = min(amount, v.most)
 	}
 	d.refillAll(now)
-	source, has := mintID, mostMoney+d.book.Balance(mintID) // minted so far is negative
+	source, has := mintID, d.money.left()
 	if v.parent != nil {
 		source, has = v.parent.account, d.book.Balance(v.parent.account)
 		v.parent.changed = true
@@ -254,7 +254,7 @@ func (d *Demon) FundWallet(now unit.Instant, name string, amount unit.Credits, i
 // not owed.
 func (d *Demon) refill(v *standing, now unit.Instant) {
 	if v.parent == nil {
-		d.fill(v, now, v.due(now, d.book.Balance(v.account)), mintID, mostMoney+d.book.Balance(mintID)) // minted so far is negative
+		d.fill(v, now, v.due(now, d.book.Balance(v.account)), mintID, d.money.left())
 		return
 	}
 	d.refill(v.parent, now)

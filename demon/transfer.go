@@ -113,6 +113,7 @@ func (d *Demon) FundAs(slot int32, amount unit.Credits, id ledger.ID) (unit.Cred
 	b.user = w.id
 	w.purse.granted += amount
 	w.purse.balance += amount
+	b.loose += amount
 	held := b.hold(w, w.purse.balance)
 	b.apply(w.ask.Name)
 	b.settle(w, held)

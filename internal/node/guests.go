@@ -259,7 +259,7 @@ func (m *Market) termsOf(rule *config.Rule, _ config.Subject) (demon.Admission, 
 	w := &rule.Wallet
 	usual := fleet.New("")
 	usual.Fill()
-	a := demon.Admission{Bid: w.Bid.Price, Auto: w.Bid.Auto, MaxBid: w.MaxBid, Cores: w.Cores} // caps: see uncapped
+	a := demon.Admission{Bid: min(w.Bid.Price, demon.MostBid), Auto: w.Bid.Auto, MaxBid: min(w.MaxBid, demon.MostBid), Cores: w.Cores} // caps: see uncapped
 	a.Policy.Grace = usual.Grace
 	if w.WhenBroke == fleet.Pause {
 		a.Policy.WhenBroke = apoptosis.Pause
@@ -669,7 +669,7 @@ func (m *Market) bound(uid uint32, a *demon.Admission) error {
 		a.Pids = w.Pids
 	}
 	if a.MaxBid == 0 {
-		a.MaxBid = w.MaxBid
+		a.MaxBid = min(w.MaxBid, demon.MostBid)
 	}
 	return nil
 }

@@ -1,0 +1,89 @@
+package demon
+
+import (
+	"errors"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/maxwell-hypervisor/maxwell/ledger"
+	"github.com/maxwell-hypervisor/maxwell/unit"
+)
+
+// bidding lets two open wallets of one core bid against each other for so long.
+func (b *bench) bidding(x, y int32, ticks int) {
+	b.t.Helper()
+	for range ticks {
+		b.pass(tick, map[int32]time.Duration{x: 30 * time.Millisecond, y: 20 * time.Millisecond})
+	}
+}
+
+// TestBidsAreBounded: a bid above what a market takes is refused wherever it can be
+// given, and one at the bound does not use up the money that a market can hold.
+func TestBidsAreBounded(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.Journal = true })
+	x := b.admit(Admission{Name: "x", Bid: 2000})
+	y := b.admit(Admission{Name: "y", Bid: 2000})
+	paced := b.admit(Admission{Name: "paced", Budget: 1000 * dollar, Bid: 2000})
+	for _, bid := range []unit.Price{MostBid + 1, 1e14, math.MaxInt64} {
+		_, admitted := b.d.Admit(b.in.Now, Admission{Name: "z", Bid: bid})
+		_, ceiling := b.d.Admit(b.in.Now, Admission{Name: "z", Auto: true, Budget: 1000 * dollar, Horizon: time.Hour, MaxBid: bid})
+		for where, err := range map[string]error{
+			"admit": admitted, "admit auto": ceiling, "bid": b.d.SetBid(x, bid), "bid auto": b.d.SetAuto(paced, bid),
+		} {
+			if r, ok := errors.AsType[*Refusal](err); !ok || r.What != "bid" {
+				t.Errorf("%s at %d: %v", where, bid, err)
+			}
+		}
+	}
+	for _, slot := range []int32{x, y} {
+		if err := b.d.SetBid(slot, MostBid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.bidding(x, y, 4000)
+	if minted := -b.d.book.Balance(mintID); minted > mostMoney/1000 {
+		t.Errorf("%v of bidding minted %v", time.Duration(b.in.Now), minted)
+	}
+}
+
+// TestAnOpenWalletEndsWhereMoneyDoes: what it owes beyond all that a market can mint
+// is the operator's loss, before and after a posting.
+func TestAnOpenWalletEndsWhereMoneyDoes(t *testing.T) {
+	j := newJournaled(t)
+	x := j.admit(Admission{Name: "x", Bid: MostBid})
+	y := j.admit(Admission{Name: "y", Bid: MostBid})
+	j.step()
+	if err := j.d.OpenWallet(j.in.Now, "w", "", none, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.d.FundWallet(j.in.Now, "w", j.d.money.left()-dollar, ledger.ID{}); err != nil {
+		t.Fatal(err)
+	}
+	j.bidding(x, y, 100)
+	if minted := -j.d.book.Balance(mintID); minted != mostMoney {
+		t.Errorf("minted %d, want %d", minted, mostMoney)
+	}
+	if j.line(x).Loss == 0 || j.line(y).Loss == 0 {
+		t.Errorf("no loss: %+v, %+v", j.line(x), j.line(y))
+	}
+	if j.d.money.loose != 0 {
+		t.Errorf("%d not posted after a second without money", j.d.money.loose)
+	}
+}
+
+// TestASavedBidIsBounded: a bid that an older Maxwell took does not come back.
+func TestASavedBidIsBounded(t *testing.T) {
+	j := newJournaled(t)
+	j.admit(Admission{Name: "x", Bid: 2000})
+	j.step()
+	j.take()
+	s := j.docs["x"]
+	s.Terms.Bid, s.Terms.MaxBid = math.MaxInt64, math.MaxInt64
+	j.docs["x"] = s
+	j.crash(time.Second)
+	slot, _ := j.readopt("x", 0)
+	if l := j.line(slot); l.Bid != MostBid {
+		t.Errorf("it bids %v", l.Bid)
+	}
+}
