@@ -87,3 +87,29 @@ func TestASavedBidIsBounded(t *testing.T) {
 		t.Errorf("it bids %v", l.Bid)
 	}
 }
+
+// TestReportsEndWhereMoneyDoes: nobody earns more between two postings than a market
+// can hold, alone or together.
+func TestReportsEndWhereMoneyDoes(t *testing.T) {
+	b := newBench(t, nil)
+	var slots []int32
+	for _, name := range []string{"a", "b", "c"} {
+		slots = append(slots, b.admit(Admission{Name: name, Budget: 100 * dollar, Income: 1 << 60}))
+	}
+	b.step()
+	for range 9 {
+		for _, slot := range slots {
+			b.d.Report(slot, "", 1)
+		}
+	}
+	if _, err := b.d.Fund(slots[0], 1<<60); err == nil {
+		t.Error("funded beyond what a market can hold")
+	}
+	b.bidding(slots[0], slots[1], 30)
+	if first, others := b.line(slots[0]).Income, b.line(slots[1]).Income+b.line(slots[2]).Income; first != 1<<60 || others != 0 {
+		t.Errorf("one earned %d, the others %d", first, others)
+	}
+	if left := b.d.money.left(); left != mostMoney-1<<60-300*dollar {
+		t.Errorf("%d left to mint", left)
+	}
+}
