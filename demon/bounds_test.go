@@ -113,3 +113,37 @@ func TestReportsEndWhereMoneyDoes(t *testing.T) {
 		t.Errorf("%d left to mint", left)
 	}
 }
+
+// TestAnAllowanceOfAnyPeriodComesBack: one whose parts of a micro-$J do not add up in 64
+// bits, which an older Maxwell took, is paid and saved as any other.
+func TestAnAllowanceOfAnyPeriodComesBack(t *testing.T) {
+	j := newJournaled(t)
+	j.open("org", "", none, 0)
+	slow := unit.Allowance{Amount: 8300 * dollar, Every: math.MaxInt64}
+	if err := j.d.OpenWallet(0, "w", "org", slow, 0); err == nil {
+		t.Error("opened with an allowance of 292 years")
+	}
+	if err := j.d.ReopenWallet(0, SavedWallet{Name: "w", Parent: "org", Allowance: slow}); err != nil {
+		t.Fatal(err)
+	}
+	j.fundWallet("org", dollar)
+	for n := range 5 {
+		j.in.Now += unit.Instant(time.Second)
+		j.d.RefillWallets(j.in.Now)
+		if v := j.d.wallets["w"]; v.carry < 0 || v.carry >= int64(slow.Every) {
+			t.Fatalf("second %d: %d below a micro-$J", n+1, v.carry)
+		}
+	}
+	if have := j.wallet("w").Balance; have != 4 { // 8300e6 * 5e9 / 2^63
+		t.Errorf("paid %d", have)
+	}
+	j.take()
+	saved := j.d.SavesOfWallets()
+	saved[len(saved)-1].Carry = -5 // as that one saved it
+	j.crash(time.Second)
+	for _, s := range saved {
+		if err := j.d.ReopenWallet(j.in.Now, s); err != nil {
+			t.Error(err)
+		}
+	}
+}

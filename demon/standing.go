@@ -58,6 +58,9 @@ type WalletLine struct {
 // the resumed books know keeps its balance, and its allowance begins anew; see
 // ReopenWallet.
 func (d *Demon) OpenWallet(now unit.Instant, name, parent string, allowance unit.Allowance, most unit.Credits) error {
+	if allowance.Every > mostEvery {
+		return &Refusal{What: "allowance", Reason: "an allowance comes at least once a year; give it by the day"}
+	}
 	_, known := d.book.Lookup(ledger.Wallet(name).ID)
 	_, bonded := d.book.Lookup(ledger.Deposit(name).ID) // a dead workload's account, not a wallet's
 	if err := d.ReopenWallet(now, SavedWallet{Name: name, Parent: parent, Allowance: allowance, Most: most, Since: now}); err != nil {
@@ -68,6 +71,9 @@ func (d *Demon) OpenWallet(now unit.Instant, name, parent string, allowance unit
 	}
 	return nil
 }
+
+// mostEvery is the longest period of an allowance: one of a leap year.
+const mostEvery = 366 * 24 * time.Hour
 
 // begin pays a wallet that was just made what it begins with, in advance: as much of
 // a period as fits, and as its parent has left when the other children are paid. One
@@ -158,12 +164,14 @@ func (d *Demon) ReopenWallet(now unit.Instant, s SavedWallet) error {
 	}
 	parent, known := d.wallets[s.Parent]
 	s.Since = min(s.Since, now)
+	if s.Carry < 0 || s.Carry >= int64(s.Allowance.Every) {
+		s.Carry = 0 // an older Maxwell's sum that did not fit; it is below a micro-$J
+	}
 	_, bonded := d.book.Lookup(ledger.Deposit(s.Name).ID)
 	switch {
 	case s.Name == "":
 		return &Refusal{What: "name", Reason: "a wallet needs a name"}
-	case s.Allowance.Amount < 0 || s.Most < 0 || s.Allowance.Every < 0 || s.Allowance.Amount > 0 && s.Allowance.Every == 0 ||
-		s.Carry < 0 || s.Carry > 0 && s.Carry >= int64(s.Allowance.Every):
+	case s.Allowance.Amount < 0 || s.Most < 0 || s.Allowance.Every < 0 || s.Allowance.Amount > 0 && s.Allowance.Every == 0:
 		return &Refusal{What: "allowance", Reason: "give amounts that are not negative"}
 	case s.Parent != "" && !known:
 		return &Refusal{What: "parent", Reason: fmt.Sprintf("there is no wallet %q; open it first", s.Parent)}
@@ -292,7 +300,10 @@ func (v *standing) accrued(now unit.Instant) (whole unit.Credits, rest int64) {
 		return mostMoney, 0
 	}
 	q, r := unit.MulDivRem(int64(v.allowance.Amount), elapsed, every)
-	return unit.Credits(q + (r+v.carry)/every), (r + v.carry) % every
+	if r >= every-v.carry { // both are below every: their sum may not fit
+		return unit.Credits(q + 1), r - (every - v.carry)
+	}
+	return unit.Credits(q), r + v.carry
 }
 
 // fill pays v what it is due until now, at most fits, from source.
