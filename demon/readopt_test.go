@@ -371,3 +371,80 @@ func TestSavedIsStable(t *testing.T) {
 		t.Errorf("have %s\nwant %s", have, want)
 	}
 }
+
+// TestAutoComesBackWithoutItsAllowance: a wallet's allowance that was taken away is no
+// reason to end who bid automatically from it.
+func TestAutoComesBackWithoutItsAllowance(t *testing.T) {
+	j := newJournaled(t)
+	j.open("w", "", unit.Allowance{Amount: 1000 * dollar, Every: time.Hour}, 0)
+	j.fundWallet("w", 1000*dollar)
+	slot := j.admit(Admission{Name: "a", Wallet: "w", Auto: true, Bid: 2000})
+	j.seconds(slot, 1)
+	if err := j.d.OpenWallet(j.in.Now, "w", "", none, 0); err != nil {
+		t.Fatal(err)
+	}
+	j.seconds(slot, 1)
+	j.take()
+	wallets := j.d.SavesOfWallets()
+	for _, lost := range []bool{false, true} {
+		j.crash(time.Second)
+		for _, w := range wallets {
+			if err := j.d.ReopenWallet(j.in.Now, w); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if lost {
+			if _, err := j.d.BuryLost(j.in.Now, j.docs["a"], 0, false); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		slot, _ = j.readopt("a", 0)
+		j.seconds(slot, 1)
+		if l := j.line(slot); l.State != apoptosis.Running || l.Bid != 2000 {
+			t.Errorf("it came back as %+v", l)
+		}
+	}
+}
+
+// TestWrittenOff: what was saved of a workload and does not fit the books is not taken
+// back; its money is, by the wallet that gave it or by the mint.
+func TestWrittenOff(t *testing.T) {
+	for _, wallet := range []string{"", "w"} {
+		j := newJournaled(t)
+		j.open("w", "", none, 0)
+		j.fundWallet("w", 150*dollar)
+		slot := j.admit(Admission{Name: "a", Budget: 100 * dollar, Wallet: wallet})
+		j.seconds(slot, 1) // 10 $J
+		j.take()
+		wallets := j.d.SavesOfWallets()
+		j.crash(time.Second)
+		if err := j.d.ReopenWallet(j.in.Now, wallets[0]); err != nil {
+			t.Fatal(err)
+		}
+		s := j.docs["a"]
+		s.Balance++
+		if _, err := j.d.BuryLost(j.in.Now, s, 0, false); err == nil {
+			t.Fatal("buried with a balance that the books do not know")
+		}
+		l := j.d.WriteOff(j.in.Now, &s)
+		if l.Reason != apoptosis.Lost || l.Spent.Energy != 10*dollar {
+			t.Errorf("its line is %+v", l)
+		}
+		j.step()
+		want, minted := 150*dollar, 160*dollar // and the 10 that were burnt
+		if wallet != "" {
+			want, minted = 140*dollar, 150*dollar
+		}
+		if have := j.wallet("w").Balance; have != want {
+			t.Errorf("the wallet has %v, want %v", have, want)
+		}
+		if have := -j.d.book.Balance(mintID); have != minted || j.d.book.Sum() != 0 {
+			t.Errorf("minted %v, want %v", have, minted)
+		}
+		if slot := j.admit(Admission{Name: "a", Budget: 100 * dollar}); j.line(slot).ID <= l.ID {
+			t.Error("an id was given twice")
+		}
+		j.step()
+	}
+}

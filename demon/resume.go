@@ -123,6 +123,41 @@ func (d *Demon) BuryLost(now unit.Instant, s Saved, run unit.CoreTime, hasRun bo
 	return d.dead[len(d.dead)-1], nil
 }
 
+// WriteOff closes the books of a saved workload that neither Readopt nor BuryLost takes,
+// because what was saved of it does not fit the books. Nothing is billed: what the books
+// say it has goes back to the standing wallet that it names, if that is open, or by the
+// first Step to the mint. Its line is what was saved, and it is lost.
+func (d *Demon) WriteOff(now unit.Instant, s *Saved) Line {
+	name := s.Terms.Name
+	wallet, bond := ledger.Wallet(name).ID, ledger.Deposit(name).ID
+	if _, bonded := d.book.Lookup(bond); bonded && !d.living(name) {
+		for t := range d.book.Holds() {
+			if t.Debit == wallet {
+				d.money.release(name, t.ID)
+				break
+			}
+		}
+		if v := d.wallets[s.Terms.Wallet]; v != nil {
+			b := &d.money
+			b.chain, b.user = b.chain[:0], s.ID
+			has := b.book.Balance(bond)
+			b.add(bond, wallet, has, ledger.ForRefund)
+			if b.add(wallet, v.account, has+b.book.Balance(wallet), ledger.ForReturn); len(b.chain) > 0 {
+				b.apply(name)
+				v.changed = true
+			}
+		}
+	}
+	d.nextID = max(d.nextID, s.ID)
+	return Line{
+		ID: s.ID, Name: name, Started: s.Started, State: apoptosis.Dead, Reason: apoptosis.Lost,
+		Open: s.Open, Budget: s.Granted + s.Moved, Moved: s.Moved, Income: s.Income, Spent: s.Spent, Other: s.Other, Loss: s.Loss,
+		Energy: s.Energy, CPU: s.Run, Wait: s.Wait, Erased: s.Erased, Metered: s.HasErased, Peak: s.PeakMemory, Work: s.Work,
+		Bid: s.Terms.Bid, Auto: s.Terms.Auto, MaxBid: s.Terms.MaxBid, Alive: max(0, time.Duration(now-s.Admitted)),
+		Wallet: s.Terms.Wallet, Enforce: s.Terms.Enforce, WouldHave: s.WouldHave, Readopted: s.Readopted,
+	}
+}
+
 // restore makes the workload of s and gives it a slot. It changes nothing if it
 // fails.
 func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
@@ -162,7 +197,9 @@ func (d *Demon) restore(now unit.Instant, s *Saved) (*workload, error) {
 		return nil, err
 	}
 	if err := d.pace(w, now); err != nil {
-		return nil, err
+		// What it was paced by may be gone: its wallet's allowance. It goes on at its bid:
+		// money that is in the books is no reason not to come back.
+		w.ask.Auto = false
 	}
 	w.paceUntil(s.PaceEnd)
 	state := life.State()

@@ -360,6 +360,9 @@ func (p *past) read(boot string) error {
 		if err != nil {
 			return fmt.Errorf("read workload %s: %w", d.Key, err)
 		}
+		if v := a.Saved.Version; v != demon.SavedVersion { // before anything of it is ended
+			return fmt.Errorf("workload %s was saved in version %d, this Maxwell knows %d; start the one that saved it", d.Key, v, demon.SavedVersion)
+		}
 		p.alive = append(p.alive, a)
 	}
 	if err := p.readGrid(); err != nil {
@@ -412,15 +415,13 @@ func (m *Market) resume(p *past, boot string) error {
 		if err := m.readopt(mem, &a, p.boot); err != nil {
 			m.log.Info("not taken back", "workload", mem.name, "why", err)
 			if err := m.abandon(mem); err != nil {
-				return err
+				m.fault("let go of "+mem.name, err)
 			}
 			lost = append(lost, a)
 		}
 	}
 	for _, a := range lost {
-		if err := m.buryLost(m.memberOf(&a), &a, a.run, a.counted); err != nil {
-			return err
-		}
+		m.buryLost(m.memberOf(&a), &a, a.run, a.counted)
 	}
 	m.discard()
 	if err := m.reread(p); err != nil {
@@ -539,9 +540,7 @@ func (m *Market) buryEnded(mem *member, a *alive, run unit.CoreTime) error {
 		return err
 	}
 	m.lastLook(mem)
-	if err := m.buryLost(mem, a, run, true); err != nil {
-		return err
-	}
+	m.buryLost(mem, a, run, true)
 	m.loop.record()
 	if err := m.keeper.write(); err != nil {
 		m.log.Error("journal", "err", err, "what", "the end of "+mem.name+" is not kept yet")
@@ -635,14 +634,15 @@ func (m *Market) sessionOf(token, client string, uid uint32) *session {
 
 // buryLost closes the books of a workload that ended while no daemon was there, and
 // makes its receipt. hasRun: what it used is known.
-func (m *Market) buryLost(mem *member, a *alive, run unit.CoreTime, hasRun bool) error {
+func (m *Market) buryLost(mem *member, a *alive, run unit.CoreTime, hasRun bool) {
 	line, err := m.loop.demon.BuryLost(m.loop.clock.Now(), a.Saved, run, hasRun)
-	if err != nil {
-		return fmt.Errorf("resume: %w", err)
+	if err != nil { // one is no reason for all the others not to come back
+		m.log.Error("written off", "workload", mem.name, "why", err)
+		line = m.loop.demon.WriteOff(m.loop.clock.Now(), &a.Saved)
 	}
 	if a.Directory == "" && a.Guest == "" { // nobody was told that it was admitted, or is told that it is lost
 		m.keeper.hand(nil, note{ref: journal.Ref{Kind: ofWorkload, Key: mem.id()}})
-		return nil
+		return
 	}
 	mem.final = line
 	mem.final.Peak = max(mem.final.Peak, unit.Bytes(mem.peak.Load()))
@@ -652,7 +652,6 @@ func (m *Market) buryLost(mem *member, a *alive, run unit.CoreTime, hasRun bool)
 	m.chronicle.buried(mem)
 	m.keeper.hand(nil, m.receiptNotes(mem)...)
 	m.log.Info("ended meanwhile", "workload", mem.name, "reason", line.Reason.String())
-	return nil
 }
 
 // discard ends the groups that no journal knows: their admission was never

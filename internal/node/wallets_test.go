@@ -3,6 +3,7 @@ package node
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	ossignal "os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -529,5 +531,64 @@ func TestReopenedOnAnotherBoot(t *testing.T) {
 		if err := k.store.Close(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestOneThatDoesNotFitStopsNobody: a workload whose books do not fit, or whose wallet's
+// terms changed, does not keep a daemon from starting.
+func TestOneThatDoesNotFitStopsNobody(t *testing.T) {
+	nap := []string{"sleep", "30"} // also where nobody ends it
+	d := startLasting(t)
+	d.create(&v1.CreateWalletRequest{Name: "org"})
+	d.fund("org", 1000e6)
+	allowance := &v1.CreateWalletRequest{Name: "paid", Parent: "org", AllowanceUcredits: 500e6, AllowanceEveryNs: int64(time.Second)}
+	d.create(allowance)
+	s, err := Join(t.Context(), JoinOptions{Dir: d.dir, Daemon: filepath.Join(d.dir, SocketName), Client: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for range s.Events() { //nolint:revive // a stream nobody reads would fill up
+		}
+	}()
+	start(t, s, &v1.AdmitRequest{Name: "auto", Wallet: "paid", Auto: true, BidMilli: 2000}, nap)
+	start(t, s, &v1.AdmitRequest{Name: "odd", Wallet: "org", BudgetUcredits: 100e6, BidMilli: 2000}, nap)
+	d.create(&v1.CreateWalletRequest{Name: "paid", Change: true})
+	d.end(syscall.SIGKILL)
+	db, err := sql.Open("sqlite", filepath.Join(d.dir, "journal.sqlite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := db.Exec(`UPDATE document SET body = CAST(json_set(body, '$.saved.balance_ucredits', 1) AS BLOB) WHERE kind = 'workload' AND json_extract(body, '$.saved.terms.name') = 'odd'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := done.RowsAffected(); n != 1 {
+		t.Fatalf("%d documents changed", n)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	r, err := d.line().Snapshot(t.Context(), &v1.SnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var living []string
+	for _, w := range r.GetSnapshot().GetWorkloads() {
+		living = append(living, w.GetName())
+	}
+	if !slices.Equal(living, []string{"auto"}) {
+		t.Errorf("living: %v%s", living, logOf(d.dir))
+	}
+	if !strings.Contains(logOf(d.dir), "written off") {
+		t.Errorf("nobody is told%s", logOf(d.dir))
+	}
+	receipts, err := d.line().Receipts(t.Context(), &v1.ReceiptsRequest{})
+	if err != nil || !strings.Contains(receipts.String(), "odd") || !strings.Contains(receipts.String(), "lost") {
+		t.Errorf("no receipt: %v %v", receipts, err)
+	}
+	if err := s.Stop(t.Context(), "", true); err != nil {
+		t.Error(err)
 	}
 }
