@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -157,7 +158,9 @@ func (k *keeper) write() (news error) {
 	k.err = err
 	if err == nil {
 		k.waiting = k.waiting[len(b.Entries):]
-		k.written = handed
+		if !k.lost { // else some of it was dropped
+			k.written = handed
+		}
 	} else {
 		k.putBackLocked(notes)
 	}
@@ -183,11 +186,29 @@ func (k *keeper) putBackLocked(notes []note) {
 	}
 }
 
+// errLost says that the journal ends before what is done now.
+var errLost = errors.New("the journal ends before what was done while it could not be written; restart the market to go on from there")
+
 // trouble is why new work has to wait: what it pays could not be kept.
 func (k *keeper) trouble() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.troubleLocked()
+}
+
+func (k *keeper) troubleLocked() error {
+	if k.err == nil && k.lost {
+		return errLost
+	}
 	return k.err
+}
+
+// over reports whether all that will ever be in the journal is in it, and something was
+// done since that is not.
+func (k *keeper) over() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lost && k.err == nil && len(k.waiting) == 0
 }
 
 // settled waits until everything that was handed over so far is durable, and says
@@ -198,7 +219,7 @@ func (k *keeper) settled(ctx context.Context, done <-chan struct{}) error {
 	k.mu.Unlock()
 	for {
 		k.mu.Lock()
-		written, err, news := k.written, k.err, k.news
+		written, err, news := k.written, k.troubleLocked(), k.news
 		k.mu.Unlock()
 		switch {
 		case written >= until:
@@ -233,6 +254,12 @@ func (m *Market) keep() {
 		}
 		if err := m.keeper.write(); err != nil {
 			m.log.Error("journal", "err", err, "what", "new work is refused until it can be written")
+		}
+		if m.durable() && m.keeper.over() {
+			// Its books are ahead of the journal for good. What is written fits together: the
+			// next daemon goes on from there, and until then the watchdog has the groups.
+			m.log.Error("journal", "err", errLost, "what", "the daemon ends, to be started again")
+			os.Exit(2)
 		}
 		m.rotate()
 	}

@@ -82,3 +82,36 @@ func TestKeeper(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestNothingLostIsAcknowledged: when more was dropped than waits for a full disk, nothing
+// after it is ever said to be kept, and what came before is written.
+func TestNothingLostIsAcknowledged(t *testing.T) {
+	k, err := openKeeper(filepath.Join(t.TempDir(), "books.sqlite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = k.store.Close() }()
+	disk := &fussy{Store: k.store, full: true}
+	k.store = disk
+	k.hand([]ledger.Entry{{Change: ledger.Opened, Account: ledger.Mint()}})
+	k.hand(make([]ledger.Entry, mostWaiting))
+	if err := k.write(); !errors.Is(err, journal.ErrFull) || !errors.Is(k.trouble(), journal.ErrFull) || k.over() {
+		t.Errorf("on a full disk: %v, trouble %v, over %v", err, k.trouble(), k.over())
+	}
+	disk.full = false
+	if err := k.write(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := k.settled(t.Context(), nil); !errors.Is(err, errLost) || !errors.Is(k.trouble(), errLost) || !k.over() {
+			t.Errorf("settled: %v, trouble: %v, over %v", err, k.trouble(), k.over())
+		}
+		k.hand([]ledger.Entry{{Change: ledger.Opened, Account: ledger.Heat()}})
+		if err := k.write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if head, err := disk.Head(); err != nil || head.Seq != 1 {
+		t.Errorf("%d records, %v; want the one from before the loss", head.Seq, err)
+	}
+}
