@@ -272,7 +272,7 @@ func (d *Demon) Report(slot int32, kind string, units int64) {
 	if w == nil || w.dead || units <= 0 {
 		return
 	}
-	w.work += min(units, 1<<62-w.work)
+	d.Work(slot, units)
 	if w.ask.Income == 0 || (w.ask.Kind != "" && kind != "" && kind != w.ask.Kind) {
 		return
 	}
@@ -283,6 +283,13 @@ func (d *Demon) Report(slot int32, kind string, units int64) {
 	w.purse.income += income
 	w.purse.balance += income
 	d.money.loose += income
+}
+
+// Work counts units of finished work that earn nothing.
+func (d *Demon) Work(slot int32, units int64) {
+	if w := d.at(slot); w != nil && !w.dead {
+		w.work += min(max(0, units), 1<<62-w.work)
+	}
 }
 
 // checkBid refuses what is more than a market takes.

@@ -100,6 +100,25 @@ func (b *bookkeeper) left() unit.Credits {
 	return max(0, mostMoney+b.book.Balance(mintID)-b.loose)
 }
 
+// Room is how much more money can be made. What the dead left counts, and is taken back
+// where that is less than least.
+func (d *Demon) Room(least unit.Credits) unit.Credits {
+	for i := 0; i < len(d.dead) && d.money.left() < least; i++ {
+		d.forget(&d.dead[i])
+	}
+	return d.money.left()
+}
+
+// MintedFor is the money that was made for slot's workload, or given to it by others for
+// whom it was: 0 where a standing wallet pays it.
+func (d *Demon) MintedFor(slot int32) unit.Credits {
+	w := d.at(slot)
+	if w == nil || w.purse.from != nil {
+		return 0
+	}
+	return w.purse.granted + w.purse.income + w.purse.moved
+}
+
 // add appends a transfer to the chain in the making; nothing moves for nothing.
 func (b *bookkeeper) add(debit, credit ledger.ID, amount unit.Credits, code ledger.Purpose) {
 	if amount == 0 {

@@ -299,6 +299,12 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	var line demon.Line
 	err := error(errClosing)
 	m.loop.do(func() {
+		if err = nil; terms.Wallet == "" { // others may have come since it was asked
+			err = m.makes(uid, terms.Budget)
+		}
+		if err != nil {
+			return
+		}
 		if mem.slot, err = m.loop.demon.Admit(m.loop.clock.Now(), terms); err == nil {
 			m.loop.seat(mem.slot)
 			line, _ = m.loop.demon.LineOf(mem.slot)
@@ -470,7 +476,14 @@ func (m *Market) attachAsked(a actor, dir string, req *v1.AttachRequest) (*v1.At
 	}
 	ask.Command = []string{path}
 	terms := admission(ask)
-	if err := m.bound(a.uid, &terms); err != nil {
+	err := error(errClosing)
+	m.loop.do(func() {
+		var pays demon.Admission
+		if pays, err = m.paid(a.uid, ask); err == nil {
+			terms.Wallet, terms.Policy = pays.Wallet, pays.Policy
+		}
+	})
+	if err = cmp.Or(err, m.bound(a.uid, &terms)); err != nil {
 		return nil, refused(err)
 	}
 	terms.Memory, terms.Pids = 0, 0 // of the rule for its user, which are for what he starts
@@ -482,7 +495,7 @@ func (m *Market) attachAsked(a actor, dir string, req *v1.AttachRequest) (*v1.At
 		}
 	}
 	out := &v1.AttachResponse{Cgroup: path}
-	_, err := m.attach(dir, ask, terms, a.uid, "attach", func(mem *member) []note {
+	_, err = m.attach(dir, ask, terms, a.uid, "attach", func(mem *member) []note {
 		out.Name, out.Enforce = mem.name, m.under(mem.mode).String()
 		return m.answerNotes(a.uid, req, out)
 	})

@@ -552,3 +552,70 @@ func TestBlurredBooksAddUp(t *testing.T) {
 		}
 	}
 }
+
+// TestUsersMakeNoMoneyThatStays: what is minted for a user's workload, by a budget or by
+// its own reports, comes into no wallet, and does not keep others from being paid.
+func TestUsersMakeNoMoneyThatStays(t *testing.T) {
+	h := hostMarket(t)
+	c, root := h.as(1000), h.as(0)
+	token, roots := h.session(c), h.session(root)
+	admit := func(name, wallet string, budget, income int64) error {
+		_, err := c.Admit(t.Context(), &v1.AdmitRequest{Token: token, Name: name, Wallet: wallet, BudgetUcredits: budget, IncomeUcredits: income, BidMilli: 2000})
+		return err
+	}
+	refusal := func(what string, err error, code connect.Code) {
+		t.Helper()
+		if connect.CodeOf(err) != code {
+			t.Errorf("%s: %v, want %v", what, err, code)
+		}
+	}
+	uid := uint32(1000)
+	if _, err := root.CreateWallet(t.Context(), &v1.CreateWalletRequest{Name: "mine", Owner: &uid}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.Fund(t.Context(), &v1.FundRequest{Name: "mine", AmountUcredits: 1000e6}); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{admit("made", "", 1000e6, 0), admit("other", "", 1000e6, 0), admit("paid", "mine", 100e6, 0)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	move := func(from, to string) error {
+		_, err := c.Transfer(t.Context(), &v1.TransferRequest{From: from, To: to, AmountUcredits: 10e6})
+		return err
+	}
+	refusal("made -> wallet", move("made", "mine"), connect.CodePermissionDenied)
+	refusal("made -> paid by it", move("made", "paid"), connect.CodePermissionDenied)
+	for _, way := range [][2]string{{"made", "other"}, {"mine", "made"}, {"paid", "mine"}, {"mine", "paid"}} {
+		if err := move(way[0], way[1]); err != nil {
+			t.Errorf("%s -> %s: %v", way[0], way[1], err)
+		}
+	}
+	refusal("income into a wallet", admit("earner", "mine", 100e6, 1), connect.CodePermissionDenied)
+	if err := admit("earner", "", 100e6, 1<<60); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := c.Report(t.Context(), &v1.ReportRequest{Token: token, Name: "earner", Units: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refusal("a budget beyond all", admit("rich", "", 1<<61-1, 0), connect.CodeInvalidArgument)
+	if err := admit("rich", "", int64(mostForUser)-1e10, 0); err != nil {
+		t.Fatal(err)
+	}
+	refusal("and as much again", admit("richer", "", int64(mostForUser)-1e10, 0), connect.CodeInvalidArgument)
+	r, err := c.Snapshot(t.Context(), &v1.SnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range r.GetSnapshot().GetWorkloads() {
+		if w.GetName() == "earner" && (w.GetIncomeUcredits() != 0 || w.GetWork() != 3) {
+			t.Errorf("earned %d for %d", w.GetIncomeUcredits(), w.GetWork())
+		}
+	}
+	if _, err := root.Admit(t.Context(), &v1.AdmitRequest{Token: roots, Name: "roots", BudgetUcredits: int64(mostForAll) / 2, BidMilli: 2000}); err != nil {
+		t.Errorf("root: %v", err)
+	}
+}

@@ -438,7 +438,11 @@ func (s service) Report(ctx context.Context, req *v1.ReportRequest) (*v1.ReportR
 		}
 		if s.m.loop.has(mem) {
 			mem.batch = max(mem.batch, req.GetBatch())
-			s.m.loop.demon.Report(mem.slot, req.GetKind(), req.GetUnits())
+			if s.m.earns(mem, req.GetUnits()) {
+				s.m.loop.demon.Report(mem.slot, req.GetKind(), req.GetUnits())
+			} else {
+				s.m.loop.demon.Work(mem.slot, req.GetUnits())
+			}
 		}
 	})
 	return &v1.ReportResponse{}, nil

@@ -172,6 +172,62 @@ func (m *Market) mints(a actor, remedy string) error {
 	return connect.NewError(connect.CodePermissionDenied, errors.New("only an admin makes money in this market; "+remedy))
 }
 
+// What is made for users, who may make no money that stays: the budgets of what they start
+// without a wallet, and what that earns. Most of what a market can hold is not theirs, so
+// that no user can keep others from being paid.
+const (
+	mostForUser  = unit.Credits(1 << 50) // of one, alive: 1.1 thousand million $J, 3.5 years of a core
+	leastForUser = unit.Credits(1 << 40) // of one workload, that is not worth adding up
+	mostForAll   = unit.Credits(1 << 60) // left for admins
+)
+
+// makes refuses to make so much money for a user's workload, beside what was made for his
+// others. Called on the loop's thread.
+func (m *Market) makes(uid uint32, amount unit.Credits) error {
+	if amount <= 0 || !m.durable() || m.admin(uid) {
+		return nil
+	}
+	has := unit.Credits(0)
+	for _, mem := range m.loop.serials {
+		if mem.uid == uid {
+			has = min(has+m.loop.demon.MintedFor(mem.slot), mostForUser)
+		}
+	}
+	if amount > mostForUser-has {
+		return &demon.Refusal{What: "budget", Reason: fmt.Sprintf(
+			"at most %v is made for what you run at once; give less, or a wallet: --wallet WALLET", mostForUser.Short())}
+	}
+	if m.loop.demon.Room(mostForAll+amount)-amount < mostForAll {
+		return &demon.Refusal{What: "budget", Reason: "no more money is made for users in this market; give less, or a wallet: --wallet WALLET"}
+	}
+	return nil
+}
+
+// earns reports whether a workload may be paid for so many units: money that is made on
+// its own word, for a user who makes none. Called on the loop's thread.
+func (m *Market) earns(mem *member, units int64) bool {
+	if !m.durable() || m.admin(mem.uid) {
+		return true
+	}
+	amount := unit.Credits(unit.MulDivSat(mem.asked.GetIncomeUcredits(), max(0, units), 1))
+	return amount < leastForUser && m.loop.demon.MintedFor(mem.slot) < leastForUser || m.makes(mem.uid, amount) == nil
+}
+
+// keepsMade refuses to move what was made for a user's workload to where it would stay:
+// into a wallet, or to a workload that leaves to one what it has. Called on the loop's
+// thread.
+func (m *Market) keepsMade(a actor, from, to demon.Holder) error {
+	if a.admin || !m.durable() || from.Wallet != "" {
+		return nil
+	}
+	giver, _ := m.loop.demon.LineOf(from.Slot)
+	taker, _ := m.loop.demon.LineOf(to.Slot)
+	if giver.Wallet != "" || to.Wallet == "" && taker.Wallet == "" {
+		return nil
+	}
+	return m.mints(a, "what was made for "+giver.Name+" stays with workloads that no wallet pays")
+}
+
 // ensureWallet opens a standing wallet, or gives these terms to the one that is open;
 // where they are its terms already, nothing changes. Called on the loop's thread.
 func (m *Market) ensureWallet(name, parent string, allowance unit.Allowance, most unit.Credits, owner uint32) error {
@@ -333,6 +389,18 @@ func (m *Market) walletOn(l *demon.WalletLine) *v1.Wallet {
 // paid is the admission that a request asks for, with the wallet that pays it: the
 // user's own, or any for an admin. Called on the loop's thread.
 func (m *Market) paid(uid uint32, req *v1.AdmitRequest) (demon.Admission, error) {
+	out, err := m.paidBy(uid, req)
+	switch {
+	case err != nil:
+	case out.Wallet == "":
+		err = m.makes(uid, out.Budget)
+	case out.Income > 0: // it would end in the wallet
+		err = m.mints(actor{uid: uid, admin: m.admin(uid)}, "leave the income out where a wallet pays")
+	}
+	return out, err
+}
+
+func (m *Market) paidBy(uid uint32, req *v1.AdmitRequest) (demon.Admission, error) {
 	out := admission(req)
 	if out.Wallet = req.GetWallet(); out.Wallet == "" {
 		if !m.durable() || m.admin(uid) {
@@ -476,6 +544,9 @@ func (s service) Transfer(ctx context.Context, req *v1.TransferRequest) (*v1.Tra
 		}
 		taker, err := to.at(l, a)
 		if err != nil {
+			return nil, err
+		}
+		if err := s.m.keepsMade(a, giver, taker); err != nil {
 			return nil, err
 		}
 		left, has, err := l.demon.Move(l.clock.Now(), giver, taker, unit.Credits(req.GetAmountUcredits()), ledgerID(a.uid, req))
