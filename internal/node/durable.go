@@ -488,6 +488,12 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if err != nil {
 		return err
 	}
+	if a.Guest != "" && a.GroupID == 0 {
+		// Saved by an older Maxwell before it was metered: what the group had used before
+		// is not known, and nobody's bill.
+		a.Base = c.CPU - a.Saved.Run
+		mem.base = a.Base
+	}
 	run := c.CPU - a.Base
 	if !populated && m.decided(mem, a) {
 		return m.buryEnded(mem, a, run)

@@ -12,6 +12,7 @@ import (
 	ossignal "os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +26,7 @@ import (
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/config"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 	"github.com/maxwell-hypervisor/maxwell/unit"
@@ -590,5 +592,77 @@ func TestOneThatDoesNotFitStopsNobody(t *testing.T) {
 	}
 	if err := s.Stop(t.Context(), "", true); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAGuestsPastIsNobodysBill: what a group used before it was attached is not billed
+// after a restart, whatever moment its daemon died at: its first document has what it is
+// counted from, and one without is counted from now.
+func TestAGuestsPastIsNobodysBill(t *testing.T) {
+	roots, err := host.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	layout, err := host.Discover(roots)
+	if err != nil || layout.V2.Mount == "" {
+		hosttest.Skip(t, "cgroup v2", "guests are groups of it")
+	}
+	d := startLasting(t)
+	group := filepath.Join(layout.V2.Mount, filepath.Base(d.dir))
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	busy := exec.Command("sh", "-c", `read go; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo done; exec sleep 60`)
+	in, err := busy.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := busy.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := busy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = busy.Process.Kill()
+		_ = busy.Wait()
+		_ = os.Remove(group)
+	})
+	if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(busy.Process.Pid)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(in, "go")
+	if said, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(said, err)
+	}
+	_, err = d.line().Attach(t.Context(), &v1.AttachRequest{
+		Group: &v1.AttachRequest_Cgroup{Cgroup: "/" + filepath.Base(group)}, Enforce: "observe", Terms: &v1.AdmitRequest{Name: "guest"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.end(syscall.SIGKILL)
+	db, err := sql.Open("sqlite", filepath.Join(d.dir, "journal.sqlite"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var base, id int64
+	if err := db.QueryRow(`SELECT json_extract(body, '$.base_ns'), json_extract(body, '$.group_id') FROM document WHERE kind = 'workload'`).Scan(&base, &id); err != nil || base == 0 || id == 0 {
+		t.Errorf("its document is from before it was metered: base %d, group %d, %v", base, id, err)
+	}
+	if _, err := db.Exec(`UPDATE document SET body = CAST(json_remove(body, '$.base_ns', '$.group_id') AS BLOB) WHERE kind = 'workload'`); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	r, err := d.line().Snapshot(t.Context(), &v1.SnapshotRequest{})
+	if err != nil || len(r.GetSnapshot().GetWorkloads()) != 1 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	if w := r.GetSnapshot().GetWorkloads()[0]; w.GetReadoptedCpuNs() >= base/2 || w.GetCpuNs() >= base/2 {
+		t.Errorf("billed for %v of %v that it had used before", time.Duration(w.GetCpuNs()), time.Duration(base))
 	}
 }
