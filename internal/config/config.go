@@ -3,6 +3,7 @@ package config
 import (
 	"io/fs"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/internal/fleet"
@@ -158,6 +159,12 @@ type Wallet struct {
 // Open says that the wallet has no allowance: it is minted as used, and nothing
 // is limited by money.
 func (w *Wallet) Open() bool { return w.Allowance == unit.Allowance{} }
+
+// Personal says that the wallet is named after its user: nobody else's work is ever
+// paid from it.
+func (w *Wallet) Personal() bool {
+	return strings.Contains(w.Name, "{user}") || strings.Contains(w.Name, "{uid}")
+}
 
 // Saves is the most that the allowance fills the wallet to: Most, or if that is
 // not set what comes in one period.

@@ -245,12 +245,19 @@ func (m *Market) freeName(name string) string {
 }
 
 // payer opens the standing wallet that a rule has for a subject, and names it; ""
-// where the rule gives no money: then nothing is limited. Called on the loop's thread.
-func (m *Market) payer(rule *config.Rule, subject config.Subject, owner uint32) (string, error) {
+// where the rule gives no money: then nothing is limited. One that is named after its
+// user is his. One that several may share is root's, or whose it was: who runs
+// something may spend it, and not take it. Called on the loop's thread.
+func (m *Market) payer(rule *config.Rule, subject config.Subject, user uint32) (string, error) {
 	if rule.Wallet.Open() {
 		return "", nil
 	}
 	name, parent := rule.Names(subject)
+	owner := user
+	if !rule.Wallet.Personal() {
+		known, _ := m.walletNamed(name)
+		owner = known.owner // root, where there is none
+	}
 	return name, m.ensureWallet(name, parent, rule.Wallet.Allowance, rule.Wallet.Saves(), owner)
 }
 

@@ -147,6 +147,25 @@ func (m *Market) ownsWallet(a actor, name string) (wallet, bool) {
 	return w, known && a.self == nil && (a.admin || a.uid == w.owner)
 }
 
+// sharesWallet reports whether a wallet pays what a user starts because his rule says so.
+func (m *Market) sharesWallet(uid uint32, name string) bool {
+	_, known := m.walletNamed(name)
+	return known && name == m.walletByRule(uid)
+}
+
+// walletByRule is the wallet that a user's rule gives to what he starts; "" if none.
+func (m *Market) walletByRule(uid uint32) string {
+	if !m.durable() || m.admin(uid) {
+		return ""
+	}
+	rule, subject := m.ruleForUser(uid)
+	if rule.Wallet.Open() {
+		return ""
+	}
+	name, _ := rule.Names(subject)
+	return name
+}
+
 // ownWallets adds the standing wallets that a may see to names.
 func (m *Market) ownWallets(a actor, names map[string]bool) {
 	m.mu.Lock()
@@ -359,6 +378,10 @@ func (s service) ListWallets(ctx context.Context, _ *v1.ListWalletsRequest) (*v1
 		return nil, err
 	}
 	out := &v1.ListWalletsResponse{} // a workload sees none
+	shared := ""
+	if a.self == nil {
+		shared = s.m.walletByRule(a.uid)
+	}
 	if !s.m.loop.do(func() {
 		l := s.m.loop
 		if now := l.clock.Now(); now-l.refilled >= unit.Instant(time.Second) { // each is a transfer
@@ -367,7 +390,7 @@ func (s service) ListWallets(ctx context.Context, _ *v1.ListWalletsRequest) (*v1
 		}
 		lines := l.demon.Wallets()
 		for i := range lines {
-			if _, mine := s.m.ownsWallet(a, lines[i].Name); mine {
+			if _, mine := s.m.ownsWallet(a, lines[i].Name); mine || lines[i].Name == shared {
 				out.Wallets = append(out.Wallets, s.m.walletOn(&lines[i]))
 			}
 		}
@@ -414,7 +437,7 @@ func (m *Market) paidBy(uid uint32, req *v1.AdmitRequest) (demon.Admission, erro
 		}
 		return out, err
 	}
-	if _, mine := m.ownsWallet(actor{uid: uid, admin: m.admin(uid)}, out.Wallet); !mine {
+	if _, mine := m.ownsWallet(actor{uid: uid, admin: m.admin(uid)}, out.Wallet); !mine && !m.sharesWallet(uid, out.Wallet) {
 		return out, noWallet(out.Wallet)
 	}
 	if req.GetBrokeByWallet() && out.Budget == 0 {

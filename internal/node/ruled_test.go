@@ -1,0 +1,80 @@
+package node
+
+import (
+	"testing"
+
+	"connectrpc.com/connect"
+
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
+	"github.com/maxwell-hypervisor/maxwell/internal/config"
+)
+
+// ruledMarket is a market with a configuration.
+func ruledMarket(t *testing.T, text string) *hosted {
+	t.Helper()
+	return hostMarket(t, func(d *Daemon) {
+		var err error
+		if d.Config, err = config.Parse("maxwell.yaml", []byte(text), nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// walletsOf are the standing wallets that a caller is told of, by name.
+func walletsOf(t *testing.T, c maxwellv1connect.MarketServiceClient) map[string]*v1.Wallet {
+	t.Helper()
+	r, err := c.ListWallets(t.Context(), &v1.ListWalletsRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := make(map[string]*v1.Wallet)
+	for _, w := range r.GetWallets() {
+		out[w.GetName()] = w
+	}
+	return out
+}
+
+// TestARulesWalletIsNobodysToTake: users who share the wallet of a rule spend and see
+// it; whoever ran something last can neither move its money nor change it.
+func TestARulesWalletIsNobodysToTake(t *testing.T) {
+	h := ruledMarket(t, "rules:\n  - match: {user: [\"1001\", \"1002\"]}\n    wallet: {name: lab, allowance: 100k/s, most: 100k}\n")
+	root, ctx := h.as(0), t.Context()
+	users := []maxwellv1connect.MarketServiceClient{h.as(1001), h.as(1002)}
+	takes := func(want connect.Code, c maxwellv1connect.MarketServiceClient) {
+		t.Helper()
+		if _, err := c.Transfer(ctx, &v1.TransferRequest{From: "lab", To: "pocket", AmountUcredits: 5}); connect.CodeOf(err) != want {
+			t.Errorf("take its money: %v, want %v", err, want)
+		}
+		if _, err := c.CreateWallet(ctx, &v1.CreateWalletRequest{Name: "lab", Change: true}); connect.CodeOf(err) != want {
+			t.Errorf("change it: %v, want %v", err, want)
+		}
+	}
+	for i, c := range users {
+		token, name := h.session(c), []string{"hers", "his"}[i]
+		if _, err := c.Admit(ctx, &v1.AdmitRequest{Token: token, Name: name, BidMilli: 2000}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Admit(ctx, &v1.AdmitRequest{Token: token, Name: name + "2", BidMilli: 2000, Wallet: "lab"}); err != nil {
+			t.Errorf("name the wallet of the own rule: %v", err)
+		}
+		if w := walletsOf(t, c)["lab"]; w == nil || w.GetUid() != 0 {
+			t.Errorf("the wallet of the rule: %v, want root's", w)
+		}
+		if _, err := root.CreateWallet(ctx, &v1.CreateWalletRequest{Name: "pocket", Change: i > 0, Owner: new(uint32(1001 + i))}); err != nil {
+			t.Fatal(err)
+		}
+		takes(connect.CodeNotFound, c)
+	}
+	if _, err := h.as(1003).Admit(ctx, &v1.AdmitRequest{Token: h.session(h.as(1003)), Name: "theirs", BidMilli: 2000, Wallet: "lab"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("the wallet of others' rule: %v", err)
+	}
+	// Whom an admin gives it to has it, whoever runs something after that.
+	if _, err := root.CreateWallet(ctx, &v1.CreateWalletRequest{Name: "lab", Change: true, Owner: new(uint32(1002))}); err != nil {
+		t.Fatal(err)
+	}
+	h.admit(users[0], h.session(users[0]), "hers3", 0)
+	if w := walletsOf(t, root)["lab"]; w.GetUid() != 1002 {
+		t.Errorf("it is %d's after another user ran something, want 1002's", w.GetUid())
+	}
+}
