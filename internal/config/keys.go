@@ -36,7 +36,7 @@ var nodeNotes = []notes{
 
 var walletNotes = []notes{
 	{"name", "{user}", "{user}", "", "the wallet's name; `{user}` `{uid}` `{group}` `{container}` `{cgroup}` stand for what matched"},
-	{"parent", "{group}", "", "none", "the wallet that it draws from, a name like `name`; created when it is first needed"},
+	{"parent", "{group}", "", "none", "the wallet that it draws from, a name like `name`; made when it is first needed, empty: fund it or give it an allowance"},
 	{"allowance", "50k/day", "", "none: the wallet is open, nothing is limited by money", "$J that come by the `day`, `h`, `min` or `s`, little by little"},
 	{"most", "100k", "", "one period of the allowance", "cap on saving: what the allowance fills the wallet to"},
 	{"bid", "2x", "2x", "", "what work bids unless its owner says otherwise; `auto` spends the allowance evenly"},

@@ -258,6 +258,9 @@ func (m *Market) payer(rule *config.Rule, subject config.Subject, user uint32) (
 		known, _ := m.walletNamed(name)
 		owner = known.owner // root, where there is none
 	}
+	if err := m.ensureParent(parent); err != nil {
+		return name, err
+	}
 	return name, m.ensureWallet(name, parent, rule.Wallet.Allowance, rule.Wallet.Saves(), owner)
 }
 

@@ -78,3 +78,45 @@ func TestARulesWalletIsNobodysToTake(t *testing.T) {
 		t.Errorf("it is %d's after another user ran something, want 1002's", w.GetUid())
 	}
 }
+
+// TestARulesParentIsRoots: the wallet that a rule's wallets draw from is there when it is
+// first needed, and nobody else opens it, or what a rule names, before.
+func TestARulesParentIsRoots(t *testing.T) {
+	h := ruledMarket(t, "rules:\n  - match: {user: [\"1001\", \"1002\"]}\n    wallet: {name: \"u-{uid}\", parent: team, allowance: 100k/s, most: 100k}\n")
+	anna, eve, root, ctx := h.as(1001), h.as(1003), h.as(0), t.Context()
+	opens := func(want connect.Code, c maxwellv1connect.MarketServiceClient, name string) {
+		t.Helper()
+		_, err := c.CreateWallet(ctx, &v1.CreateWalletRequest{Name: name})
+		if connect.CodeOf(err) != want && (err != nil || want != 0) {
+			t.Errorf("open %s: %v, want code %v", name, err, want)
+		}
+	}
+	for _, name := range []string{"team", "u-1001", "u-1002"} {
+		opens(connect.CodePermissionDenied, eve, name)
+	}
+	opens(connect.CodePermissionDenied, anna, "u-1002")
+	opens(connect.CodePermissionDenied, anna, "team")
+	opens(0, anna, "u-1001") // her own
+	opens(0, eve, "u-1003")  // no rule names her
+	token := h.session(anna)
+	admit := func() error {
+		_, err := anna.Admit(ctx, &v1.AdmitRequest{Token: token, Name: "job", BidMilli: 2000})
+		return err
+	}
+	if err := admit(); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a parent with nothing pays nothing: %v", err)
+	}
+	if all := walletsOf(t, root); all["team"].GetUid() != 0 || all["team"] == nil || all["u-1001"].GetParent() != "team" || all["u-1001"].GetUid() != 1001 {
+		t.Errorf("the wallets of the rule: %v", all)
+	}
+	opens(connect.CodePermissionDenied, eve, "team")
+	if _, err := root.Fund(ctx, &v1.FundRequest{Name: "team", AmountUcredits: 500_000e6}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.RemoveWallet(ctx, &v1.RemoveWalletRequest{Name: "u-1001"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := admit(); err != nil {
+		t.Errorf("the parent has money: %v", err)
+	}
+}

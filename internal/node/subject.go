@@ -116,3 +116,28 @@ func (u *users) subject(uid uint32) config.Subject {
 	u.known[uid] = known{s, time.Now().Add(userKnown)}
 	return s
 }
+
+// accounts are the users and groups that this machine knows.
+type accounts struct{ users *users }
+
+// User implements config.Accounts.
+func (a accounts) User(word string) (config.Subject, bool) {
+	uid, err := strconv.ParseUint(word, 10, 32)
+	if err == nil {
+		return a.users.subject(uint32(uid)), true
+	}
+	u, err := user.Lookup(word)
+	if err == nil {
+		uid, err = strconv.ParseUint(u.Uid, 10, 32)
+	}
+	if err != nil {
+		return config.Subject{}, false
+	}
+	return a.users.subject(uint32(uid)), true
+}
+
+// Group implements config.Accounts.
+func (a accounts) Group(name string) bool {
+	_, err := user.LookupGroup(name)
+	return err == nil
+}

@@ -270,6 +270,19 @@ func (m *Market) ensureWallet(name, parent string, allowance unit.Allowance, mos
 	return nil
 }
 
+// ensureParent opens the wallet that a rule's wallet draws from, unless it is there: it is
+// root's, and empty until an admin fills it. Called on the loop's thread.
+func (m *Market) ensureParent(name string) error {
+	if _, open := m.walletNamed(name); open || name == "" {
+		return nil
+	}
+	if err := m.ensureWallet(name, "", unit.Allowance{}, 0, 0); err != nil {
+		return err
+	}
+	m.log.Warn("a rule's wallets draw from one that nobody had made: it is empty until you fund it or give it an allowance", "wallet", name)
+	return nil
+}
+
 // CreateWallet implements MarketService.
 func (s service) CreateWallet(ctx context.Context, req *v1.CreateWalletRequest) (*v1.CreateWalletResponse, error) {
 	a, err := s.actor(ctx)
@@ -282,7 +295,7 @@ func (s service) CreateWallet(ctx context.Context, req *v1.CreateWalletRequest) 
 	if out, known := answered[*v1.CreateWalletResponse](&s.m.answers, a.uid, req); known {
 		return out, s.m.settled(ctx)
 	}
-	if err := s.m.mayCreate(a, req); err != nil {
+	if err := cmp.Or(s.m.mayCreate(a, req), s.m.reserved(a, req)); err != nil {
 		return nil, err
 	}
 	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.CreateWalletResponse, error) {
@@ -340,6 +353,20 @@ func (m *Market) mayCreate(a actor, req *v1.CreateWalletRequest) error {
 		return m.mints(a, "give a wallet of yours that the allowance comes from: --parent WALLET")
 	}
 	return nil
+}
+
+// reserved refuses a user a new wallet under a name that a rule may give to one: it would
+// have what the rule means for others. His own is his.
+func (m *Market) reserved(a actor, req *v1.CreateWalletRequest) error {
+	name := req.GetName()
+	if a.admin || req.GetChange() || !m.durable() || !m.settings.Daemon.Config.Reserves(name, accounts{&m.users}) {
+		return nil
+	}
+	if rule, _ := m.ruleForUser(a.uid); rule.Wallet.Personal() && m.walletByRule(a.uid) == name {
+		return nil
+	}
+	return connect.NewError(connect.CodePermissionDenied,
+		fmt.Errorf("%q is the name of a wallet that a rule may give to somebody; take another, or ask an admin to open it", name))
 }
 
 // RemoveWallet implements MarketService.
