@@ -697,6 +697,25 @@ func (m *Market) bound(uid uint32, a *demon.Admission) error {
 	return nil
 }
 
+// boundBid refuses a bid above the max_bid of the rule that mem is under: that of its
+// group where one attached it, else that of its user.
+func (m *Market) boundBid(a actor, mem *member, bid unit.Price) error {
+	if !m.durable() {
+		return nil
+	}
+	if ruled := mem.ruled; ruled != nil && !a.admin {
+		if ruled.MaxBid > 0 && bid > ruled.MaxBid {
+			return overBid(ruled.MaxBid)
+		}
+		return nil
+	}
+	return m.bound(a.uid, &demon.Admission{Bid: bid})
+}
+
+func overBid(most unit.Price) error {
+	return &demon.Refusal{What: "bid", Reason: fmt.Sprintf("the rule for it allows at most %v; ask an admin of this machine for more", most)}
+}
+
 // ruleForUser is the rule for what a user starts, and the user as rules see him.
 func (m *Market) ruleForUser(uid uint32) (*config.Rule, config.Subject) {
 	s := m.users.subject(uid)

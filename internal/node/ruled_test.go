@@ -5,9 +5,11 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/maxwell-hypervisor/maxwell/demon"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 	"github.com/maxwell-hypervisor/maxwell/internal/config"
+	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
 // ruledMarket is a market with a configuration.
@@ -118,5 +120,32 @@ func TestARulesParentIsRoots(t *testing.T) {
 	}
 	if err := admit(); err != nil {
 		t.Errorf("the parent has money: %v", err)
+	}
+}
+
+// TestMaxBidHoldsForLaterBids: what a rule lets nobody start with, nobody gets by a bid
+// afterwards; a group that a rule attached is held to that rule.
+func TestMaxBidHoldsForLaterBids(t *testing.T) {
+	h := ruledMarket(t, "defaults: {max_bid: 4x}\nrules:\n  - match: {user: \"1002\"}\n    wallet: {max_bid: 8x}\n")
+	anna, ctx := h.as(1001), t.Context()
+	h.admit(anna, h.session(anna), "job", 100e6)
+	bid := func(want connect.Code, c maxwellv1connect.MarketServiceClient, req *v1.SetBidRequest) {
+		t.Helper()
+		req.Name = "job"
+		if _, err := c.SetBid(ctx, req); connect.CodeOf(err) != want && (err != nil || want != 0) {
+			t.Errorf("%v: %v, want code %v", req, err, want)
+		}
+	}
+	bid(connect.CodeInvalidArgument, anna, &v1.SetBidRequest{BidMilli: 4001})
+	bid(connect.CodeInvalidArgument, anna, &v1.SetBidRequest{Auto: true, MaxBidMilli: 4001})
+	bid(0, anna, &v1.SetBidRequest{BidMilli: 4000, MaxBidMilli: 8000}) // the ceiling says nothing here
+	bid(0, anna, &v1.SetBidRequest{Auto: true, MaxBidMilli: 4000})
+	bid(0, h.as(0), &v1.SetBidRequest{BidMilli: 9000})
+	m := &Market{settings: Settings{Daemon: &Daemon{}}}
+	guest := &member{uid: 1001, ruled: &demon.Admission{MaxBid: 2000}}
+	for bid, fits := range map[unit.Price]bool{2000: true, 2001: false} {
+		if err := m.boundBid(actor{uid: 1001}, guest, bid); (err == nil) != fits {
+			t.Errorf("a guest of a rule bids %v: %v", bid, err)
+		}
 	}
 }

@@ -558,6 +558,13 @@ func (s service) SetBid(ctx context.Context, req *v1.SetBidRequest) (*v1.SetBidR
 		}
 		ceiling = cmp.Or(ceiling, most) // or auto would bid up to the usual one
 	}
+	asked := unit.Price(req.GetBidMilli())
+	if req.GetAuto() {
+		asked = ceiling // else it says nothing: clients send the usual one
+	}
+	if err := s.m.boundBid(a, mem, asked); err != nil {
+		return nil, refused(err)
+	}
 	old := s.m.lineOf(mem.id())
 	return mutate(ctx, s.m, a.uid, req, func(l *loop) (*v1.SetBidResponse, error) {
 		if err := l.still(mem); err != nil {
