@@ -110,7 +110,7 @@ func (c *counted) Close() error {
 
 // long are the calls whose answers may be long: they are held until their reader
 // has taken them up.
-var long = map[string]bool{"Snapshot": true, "Receipts": true, "Postings": true, "Watch": true, "Explain": true, "Self": true}
+var long = map[string]bool{"Snapshot": true, "Receipts": true, "Postings": true, "Watch": true, "Explain": true, "Self": true, "ListWallets": true}
 
 var errTooMuch = errors.New("too many calls of yours are open; wait for some of them to end")
 

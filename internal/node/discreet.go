@@ -1,6 +1,7 @@
 package node
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -153,10 +154,12 @@ func (s service) lives(a actor, name string) map[uint64]bool {
 }
 
 // What one user who is no admin may have in the market at once: a quarter of the
-// workloads that there can be, and as many sessions as clients can be meant to be.
+// workloads that there can be, as many sessions as clients can be meant to be, and
+// wallets of which hundreds of such users leave room for others in the books.
 const (
 	mostWorkloads = 4096
 	mostSessions  = 1024
+	mostWallets   = 256
 )
 
 // room refuses a user's next workload where that user has too many.
@@ -194,6 +197,26 @@ func (m *Market) roomLocked(uid uint32) error {
 		return nil
 	}
 	return connect.NewError(connect.CodeResourceExhausted, errTooMany("sessions", mostSessions))
+}
+
+// roomForWallet refuses a user's next standing wallet likewise.
+func (m *Market) roomForWallet(a actor) error {
+	if a.admin {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for _, w := range m.wallets {
+		if w.owner == a.uid {
+			n++
+		}
+	}
+	if n < mostWallets {
+		return nil
+	}
+	return connect.NewError(connect.CodeResourceExhausted,
+		fmt.Errorf("you have %d wallets, and more is for admins; use one of them, or ask an admin to remove some", n))
 }
 
 type tooMany struct {

@@ -54,6 +54,7 @@ type loop struct {
 	applied  unit.Instant
 	refilled unit.Instant // when somebody last asked for the wallets
 	unheld   []string     // what enforcement could not hold, so far
+	more     bool         // commands wait that nobody wakes the loop for
 	ending   bool
 }
 
@@ -215,6 +216,9 @@ func (l *loop) run() {
 
 // deadline is the next moment at which the loop has something to do.
 func (l *loop) deadline() unit.Instant {
+	if l.more {
+		return l.last
+	}
 	at := l.deadlineOfTick()
 	if len(l.gates) == 0 {
 		return at
@@ -300,13 +304,25 @@ func (l *loop) mourn() {
 	}
 }
 
-// commands runs everything that waits in the queue.
+// commandsWhenDue is how many commands run before a tick that is due: callers who keep
+// the queue full wait for it, and not it for them.
+const commandsWhenDue = 16
+
+// commands runs what waits in the queue; when a tick is due, not all of it.
 func (l *loop) commands() {
-	for {
+	l.more = false
+	for due := 0; ; {
 		select {
 		case f := <-l.queue:
 			f()
 		default:
+			return
+		}
+		if l.clock.Now() < l.deadlineOfTick() || l.ending {
+			continue
+		}
+		if due++; due >= commandsWhenDue {
+			l.more = true
 			return
 		}
 	}

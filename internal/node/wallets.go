@@ -305,6 +305,10 @@ func (s service) CreateWallet(ctx context.Context, req *v1.CreateWalletRequest) 
 			return nil, &demon.Refusal{What: "name", Reason: fmt.Sprintf("%q is a wallet's name; take another, or change that one: maxwell wallet create --change", req.GetName())}
 		case !known && req.GetChange():
 			return nil, noWallet(req.GetName())
+		case !known:
+			if err := s.m.roomForWallet(a); err != nil {
+				return nil, err
+			}
 		}
 		if err := s.m.mayCreate(a, req); err != nil { // its parent may have changed hands
 			return nil, err
