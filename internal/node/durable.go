@@ -744,8 +744,7 @@ func (m *Market) handOver() {
 		m.loop.ending = true
 	})
 	<-m.done
-	close(m.jobs)
-	m.hands.Wait()
+	m.rest()
 	m.endJournal()
 	leave := m.enforcer.Close
 	if e, ok := m.enforcer.(*cgroup.Enforcer); ok {

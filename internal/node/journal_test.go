@@ -2,11 +2,13 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 	"github.com/maxwell-hypervisor/maxwell/ledger"
 )
@@ -113,5 +115,55 @@ func TestNothingLostIsAcknowledged(t *testing.T) {
 	}
 	if head, err := disk.Head(); err != nil || head.Seq != 1 {
 		t.Errorf("%d records, %v; want the one from before the loss", head.Seq, err)
+	}
+}
+
+// TestASlowDiskHoldsUpNoKill: while the journal does not come to an end with a write,
+// the dead wait to be buried, and who is to be ended is.
+func TestASlowDiskHoldsUpNoKill(t *testing.T) {
+	n := openNursery(t)
+	m := n.m
+	var dying []*member
+	for i := range workers + buriers + 1 {
+		name := fmt.Sprint("dying", i)
+		if _, err := n.rpc.Admit(t.Context(), &v1.AdmitRequest{Token: n.token, Name: name, BidMilli: 2000}); err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		dying = append(dying, m.names[name])
+		m.mu.Unlock()
+	}
+	m.keeper.writing.Lock()
+	m.loop.hasten(func() {
+		for _, mem := range dying {
+			mem.ending = true
+			m.loop.demon.Gone(mem.slot, false)
+		}
+	})
+	for left := len(dying); left > 0; { // until all are to be buried
+		m.loop.through(func() {
+			left = 0
+			for _, mem := range dying {
+				if !mem.over {
+					left++
+				}
+			}
+		})
+	}
+	killed := make(chan struct{})
+	m.work(func() { close(killed) })
+	select {
+	case <-killed:
+	case <-time.After(20 * time.Second):
+		t.Error("no worker is free while burials wait for the disk")
+	}
+	select {
+	case <-dying[0].buried:
+		t.Error("buried before the journal had its end")
+	default:
+	}
+	m.keeper.writing.Unlock()
+	for _, mem := range dying {
+		<-mem.buried
 	}
 }

@@ -462,7 +462,7 @@ func (l *loop) act() (notes []note) {
 			}
 			mem.spotPeakMilli, mem.over = l.m.multiple(l.peak), true
 			notes = append(notes, l.m.receiptNotes(mem)...)
-			l.m.work(func() { l.m.bury(mem) })
+			l.m.burials <- mem
 		}
 	}
 	return notes

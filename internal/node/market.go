@@ -45,6 +45,7 @@ type Market struct {
 	keeper    *keeper // of the journal; nil = none
 	loop      *loop
 	jobs      chan func()
+	burials   chan *member                 // whose trees are gone and whose books are closed
 	inspected atomic.Int64                 // members whose counters are read while they live
 	toInspect chan struct{}                // has room for one note that there is one
 	self      atomic.Int64                 // processor time of the market itself, ns
@@ -54,7 +55,7 @@ type Market struct {
 	quit      chan struct{} // closed when everything but the loop must end
 	done      chan struct{} // closed when the loop has ended
 	crew      sync.WaitGroup
-	hands     sync.WaitGroup   // the workers among the crew
+	hands     sync.WaitGroup   // the workers and buriers among the crew
 	bye       func()           // farewell to the watchdog
 	watch     func() error     // starts the watchdog of a daemon, once; nil = none is to be
 	dog       *cgroup.Watchdog // of a daemon; nil = none
@@ -83,8 +84,12 @@ type Market struct {
 }
 
 // workers carry out what may block. Two, so that one storm does not hold up
-// another's end.
-const workers = 2
+// another's end. A burial waits for the journal: it has workers of its own, so that a
+// slow disk holds up nobody's end.
+const (
+	workers = 2
+	buriers = 2
+)
 
 // idleExit ends a market that nobody joined: its first client died before it
 // came.
@@ -107,9 +112,10 @@ func (m *Market) lastWords(name string) {
 	}
 }
 
-// work hands f to a worker. The queue holds every job there can be, one term,
-// one kill and one bury for each of the demon's 16,384 workloads: were the loop
-// to wait here while a worker waits for the loop, both would wait for ever.
+// work hands f to a worker. The queue holds every job there can be, one term and
+// one kill for each of the demon's 16,384 workloads (and that of burials one for
+// each): were the loop to wait here while a worker waits for the loop, both would
+// wait for ever.
 func (m *Market) work(f func()) { m.jobs <- f }
 
 // worker carries out jobs. Owner: Market; end: the queue is closed.
@@ -118,6 +124,21 @@ func (m *Market) worker() {
 	for f := range m.jobs {
 		f()
 	}
+}
+
+// burier buries. Owner: Market; end: the queue is closed.
+func (m *Market) burier() {
+	defer m.hands.Done()
+	for mem := range m.burials {
+		m.bury(mem)
+	}
+}
+
+// rest ends the workers, after what is left to do: the loop has ended.
+func (m *Market) rest() {
+	close(m.jobs)
+	close(m.burials)
+	m.hands.Wait()
 }
 
 // fault logs a failure once a second for each kind: a machine that refuses
@@ -143,9 +164,12 @@ func (m *Market) start() {
 	if err := host.RaiseService(); err != nil {
 		m.log.Info("threads stay at normal priority", "why", err)
 	}
-	m.hands.Add(workers)
+	m.hands.Add(workers + buriers)
 	for range workers {
 		m.spawn("worker", m.worker)
+	}
+	for range buriers {
+		m.spawn("burier", m.burier)
 	}
 	m.spawn("loop", func() {
 		defer close(m.done)
@@ -209,8 +233,7 @@ func (m *Market) shutdownOnce() {
 	m.mu.Unlock()
 	m.loop.do(func() { m.loop.ending = true })
 	<-m.done
-	close(m.jobs)
-	m.hands.Wait()
+	m.rest()
 	m.endJournal()
 	err := errors.Join(m.enforcer.Close(), m.meter.Close(), m.sensor.Close(), m.trace.close())
 	if err != nil {

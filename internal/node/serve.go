@@ -203,7 +203,7 @@ func open(dir string, s Settings, lock *os.File) (made *Market, err error) {
 		quit: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
 		uid: uint32(os.Getuid()), guests: openGuests(), released: make(map[string]uint64),
 		session: make(map[string]*session), names: make(map[string]*member), rooms: make(map[string]*member), faults: make(map[string]time.Time),
-		jobs: make(chan func(), 1<<16), bye: func() {}, toInspect: make(chan struct{}, 1),
+		jobs: make(chan func(), 1<<16), burials: make(chan *member, 1<<14), bye: func() {}, toInspect: make(chan struct{}, 1),
 	}
 	var before *past
 	boot := ""
