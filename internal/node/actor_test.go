@@ -253,3 +253,29 @@ func TestAWorkloadIsToldCoresThatThereAre(t *testing.T) {
 		t.Errorf("without --cores it is told %q", got)
 	}
 }
+
+// TestALateEndOfAnOldStreamEndsNoSession: a client may be back before the market
+// notices that its stream has broken.
+func TestALateEndOfAnOldStreamEndsNoSession(t *testing.T) {
+	m := openNursery(t).m
+	a := actor{uid: 1001}
+	own, old, _, err := m.enter(a, &v1.JoinRequest{Client: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same, current, _, err := m.enter(a, &v1.JoinRequest{Resume: own.token})
+	if err != nil || same != own {
+		t.Fatalf("back in %p, %v; want %p", same, err, own)
+	}
+	there := func() bool {
+		own.mu.Lock()
+		defer own.mu.Unlock()
+		return own.joined
+	}
+	if m.part(own, old); !there() {
+		t.Error("the end of the stream before takes the client for gone")
+	}
+	if m.part(own, current); there() {
+		t.Error("the end of its last stream does not")
+	}
+}

@@ -684,7 +684,7 @@ const (
 // Owner: Market; end: the time, or quit.
 func (m *Market) parted(own *session, patience time.Duration) {
 	own.mu.Lock()
-	parting := own.partings
+	number := own.streams
 	own.mu.Unlock()
 	m.spawn("parted", func() {
 		select {
@@ -693,7 +693,7 @@ func (m *Market) parted(own *session, patience time.Duration) {
 		case <-time.After(patience):
 		}
 		own.mu.Lock()
-		back := own.joined || own.partings != parting
+		back := own.joined || own.streams != number
 		own.mu.Unlock()
 		m.mu.Lock()
 		left := m.session[own.token] != own

@@ -43,11 +43,11 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	if err != nil {
 		return err
 	}
-	own, first, err := m.enter(a, req)
+	own, number, first, err := m.enter(a, req)
 	if err != nil {
 		return err
 	}
-	defer m.part(own) // idempotent: Leave may have been first
+	defer m.part(own, number) // idempotent: Leave may have been first
 	hello := &v1.Session{Token: own.token, First: first, Node: m.publicNode(a, m.view()), Durable: m.durable()}
 	for _, mem := range own.living() {
 		hello.Living = append(hello.Living, mem.name)
@@ -71,22 +71,22 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	}
 }
 
-// enter opens a session, or finds the one that its client goes on with. It answers
-// to the same user alone.
-func (m *Market) enter(a actor, req *v1.JoinRequest) (own *session, first bool, err error) {
+// enter opens a session, or finds the one that its client goes on with, and numbers
+// the stream. It answers to the same user alone.
+func (m *Market) enter(a actor, req *v1.JoinRequest) (own *session, number int, first bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closing {
-		return nil, false, errClosing
+		return nil, 0, false, errClosing
 	}
 	if token := req.GetResume(); token != "" {
 		own = m.session[token]
 		if own == nil || own.uid != a.uid && !a.admin {
-			return nil, false, errSession
+			return nil, 0, false, errSession
 		}
 	} else {
 		if err := m.roomLocked(a.uid); err != nil {
-			return nil, false, err
+			return nil, 0, false, err
 		}
 		var token [16]byte
 		_, _ = rand.Read(token[:]) // never fails (crypto/rand)
@@ -95,22 +95,29 @@ func (m *Market) enter(a actor, req *v1.JoinRequest) (own *session, first bool, 
 	}
 	own.mu.Lock()
 	own.joined = true
+	own.streams++
+	number = own.streams
 	own.mu.Unlock()
-	return own, first, nil
+	return own, number, first, nil
 }
 
 // part notes that a client's stream has ended. That is the end of its session, but
-// in a market that lasts: there it has a moment to come back.
-func (m *Market) part(own *session) {
-	if !m.durable() {
-		m.leave(own)
-		return
-	}
+// in a market that lasts: there it has a moment to come back. It may have done so
+// before the end of the old stream was noticed.
+func (m *Market) part(own *session, number int) {
 	own.mu.Lock()
-	own.joined = false
-	own.partings++
+	last := own.streams == number
+	if last {
+		own.joined = false
+	}
 	own.mu.Unlock()
-	m.parted(own, resumeAfterBreak)
+	switch {
+	case !last:
+	case m.durable():
+		m.parted(own, resumeAfterBreak)
+	default:
+		m.leave(own)
+	}
 }
 
 var errSession = connect.NewError(connect.CodeUnauthenticated, errors.New("unknown session: join the market first"))

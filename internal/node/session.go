@@ -15,7 +15,7 @@ type session struct {
 
 	mu       sync.Mutex
 	joined   bool               // its client is there
-	partings int                // how often it went
+	streams  int                // how often it came: the last of them is the one that counts
 	members  map[string]*member // alive
 	dead     []*member          // buried, oldest first
 	events   []*v1.Event        // not yet sent; bounded by maxEvents
