@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
@@ -259,11 +261,11 @@ func TestAWorkloadIsToldCoresThatThereAre(t *testing.T) {
 func TestALateEndOfAnOldStreamEndsNoSession(t *testing.T) {
 	m := openNursery(t).m
 	a := actor{uid: 1001}
-	own, old, _, err := m.enter(a, &v1.JoinRequest{Client: "test"})
+	own, old, _, err := m.enter(a, process{}, &v1.JoinRequest{Client: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	same, current, _, err := m.enter(a, &v1.JoinRequest{Resume: own.token})
+	same, current, _, err := m.enter(a, process{}, &v1.JoinRequest{Resume: own.token})
 	if err != nil || same != own {
 		t.Fatalf("back in %p, %v; want %p", same, err, own)
 	}
@@ -278,4 +280,87 @@ func TestALateEndOfAnOldStreamEndsNoSession(t *testing.T) {
 	if m.part(own, current); there() {
 		t.Error("the end of its last stream does not")
 	}
+}
+
+// TestAStoppedClientIsNotGone: a client that was stopped (^Z) when the daemon was
+// restarted does not come back in time, and has not ended: its workloads wait for it.
+func TestAStoppedClientIsNotGone(t *testing.T) {
+	n := openNursery(t)
+	m := n.m
+	c := exec.Command("sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := false
+	end := func() {
+		if !ended {
+			ended = true
+			_ = c.Process.Kill()
+			_ = c.Wait()
+		}
+	}
+	t.Cleanup(end)
+	if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	known := func(own *session) bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.session[own.token] == own
+	}
+	own := newSession("stopped", "run", 1001)
+	nobodys := newSession("nobodys", "run", 1001)
+	own.process, nobodys.process = processOf(c.Process.Pid), process{PID: c.Process.Pid, Start: 1}
+	m.mu.Lock()
+	m.session[own.token], m.session[nobodys.token] = own, nobodys
+	m.mu.Unlock()
+	m.parted(own, time.Millisecond, own.made())
+	m.parted(nobodys, time.Millisecond, nobodys.made())
+	for known(nobodys) { // another process of that number is nobody's client
+		m.loop.through(func() {})
+	}
+	for range 5 {
+		m.loop.through(func() {})
+	}
+	if !known(own) {
+		t.Fatal("its session is ended while it lives")
+	}
+	end()
+	for known(own) {
+		m.loop.through(func() {})
+	}
+}
+
+// TestTheNextDaemonKnowsItsClients: which process a client is comes back with its
+// workload.
+func TestTheNextDaemonKnowsItsClients(t *testing.T) {
+	n := openNursery(t)
+	if _, err := n.rpc.Admit(t.Context(), &v1.AdmitRequest{Token: n.token, Name: "job", BidMilli: 2000}); err != nil {
+		t.Fatal(err)
+	}
+	m := n.m
+	m.mu.Lock()
+	mem := m.names["job"]
+	m.mu.Unlock()
+	m.loop.do(func() {
+		kept, ok := m.loop.noteOf(mem.saved)
+		if !ok {
+			t.Error("a living workload is not noted")
+			return
+		}
+		text, err := kept.body.encode()
+		a := alive{uid: mem.uid}
+		a.Asked = message{&v1.AdmitRequest{}}
+		if err = errors.Join(err, json.Unmarshal(text, &a.kept)); err != nil {
+			t.Error(err)
+			return
+		}
+		a.Session = "of the next daemon"
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if got, want := m.memberOf(&a).session.process, processOf(os.Getpid()); got != want || !got.lives() {
+			t.Errorf("the client is process %v, want %v", got, want)
+		}
+		delete(m.session, a.Session)
+	})
 }

@@ -64,6 +64,7 @@ type kept struct {
 	Saved     demon.Saved      `json:"saved"`
 	Client    string           `json:"client"`
 	Session   string           `json:"session"`
+	Process   process          `json:"process"` // its client
 	Admitted  time.Time        `json:"admitted"`
 	Asked     message          `json:"asked"`               // *v1.AdmitRequest
 	Directory string           `json:"directory,omitempty"` // of its group; empty: it has none yet
@@ -126,7 +127,7 @@ func (l *loop) noteOf(s *demon.Saved) (note, bool) {
 		mem.savedBatch = mem.batch
 	}
 	k := &kept{
-		Saved: *s, Client: mem.client, Session: mem.session.token, Admitted: mem.admitted,
+		Saved: *s, Client: mem.client, Session: mem.session.token, Process: mem.session.made(), Admitted: mem.admitted,
 		Asked: message{mem.asked}, Guest: mem.guest, Mode: mem.mode, Ruled: mem.ruled, Exited: mem.hasExit, Exit: mem.childExit, Batch: mem.savedBatch,
 	}
 	if mem.metered { // else its group is just being made, on another goroutine
@@ -615,10 +616,12 @@ func (m *Market) abandon(mem *member) error {
 // slot is the one that the demon gives next: nobody else has come in.
 func (m *Market) memberOf(a *alive) *member {
 	asked := a.Asked.Message.(*v1.AdmitRequest)
+	own := m.sessionOf(a.Session, a.Client, a.uid)
+	own.process = a.Process // nobody else knows it yet
 	return &member{
 		guest: a.Guest, guestID: a.GroupID, base: a.Base, mode: a.Mode, ruled: a.Ruled, started: a.Saved.Started,
 		slot: int32(len(m.loop.members)), name: a.Saved.Terms.Name, serial: a.Saved.ID, uid: a.uid, client: a.Client, admitted: a.Admitted,
-		asked: asked, session: m.sessionOf(a.Session, a.Client, a.uid), buried: make(chan struct{}),
+		asked: asked, session: own, buried: make(chan struct{}),
 		hasExit: a.Exited, childExit: a.Exit, batch: a.Batch, savedBatch: a.Batch,
 		limits: dispatch.Limits{Memory: a.Saved.Terms.Memory, Pids: a.Saved.Terms.Pids, Cores: a.Saved.Terms.Cores},
 	}
@@ -680,29 +683,37 @@ const (
 	resumeAfterRestart = 10 * time.Second
 )
 
-// parted ends a session whose stream broke, unless its client comes back in time.
-// Owner: Market; end: the time, or quit.
-func (m *Market) parted(own *session, patience time.Duration) {
+// parted ends a session whose stream broke, unless its client comes back in time. A
+// client that is known to live has more of it: it may have been stopped (^Z) before
+// the restart. Owner: Market; end: the time, the client's end, or quit.
+func (m *Market) parted(own *session, patience time.Duration, client process) {
 	own.mu.Lock()
 	number := own.streams
 	own.mu.Unlock()
 	m.spawn("parted", func() {
-		select {
-		case <-m.quit:
-			return
-		case <-time.After(patience):
+		for waits := true; waits; waits = client.lives() && m.away(own, number) {
+			select {
+			case <-m.quit:
+				return
+			case <-time.After(patience):
+			}
 		}
-		own.mu.Lock()
-		back := own.joined || own.streams != number
-		own.mu.Unlock()
-		m.mu.Lock()
-		left := m.session[own.token] != own
-		m.mu.Unlock()
-		if !back && !left {
+		if m.away(own, number) {
 			m.log.Info("client gone", "client", own.client, "uid", own.uid)
 			m.leave(own)
 		}
 	})
+}
+
+// away reports whether a session is still there, and its client not back since it
+// had so many streams.
+func (m *Market) away(own *session, streams int) bool {
+	own.mu.Lock()
+	back := own.joined || own.streams != streams
+	own.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !back && m.session[own.token] == own
 }
 
 // pulse tells the service manager that the market lives, while its ticks go on: a

@@ -187,7 +187,7 @@ func (m *Market) start() {
 	waiting := slices.Collect(maps.Values(m.session))
 	m.mu.Unlock()
 	for _, s := range waiting { // of the process before
-		m.parted(s, resumeAfterRestart)
+		m.parted(s, resumeAfterRestart, s.made())
 	}
 	if d := m.settings.Daemon; len(d.Config.Rules) > 0 {
 		m.spawn("surveyor", m.surveyor)

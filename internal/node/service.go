@@ -16,6 +16,7 @@ import (
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
 	"github.com/maxwell-hypervisor/maxwell/demon"
+	"github.com/maxwell-hypervisor/maxwell/internal/api"
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
 	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch"
@@ -43,7 +44,11 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 	if err != nil {
 		return err
 	}
-	own, number, first, err := m.enter(a, req)
+	var client process
+	if c, err := api.CallerOf(ctx); err == nil {
+		client = processOf(c.PID)
+	}
+	own, number, first, err := m.enter(a, client, req)
 	if err != nil {
 		return err
 	}
@@ -73,7 +78,7 @@ func (s service) Join(ctx context.Context, req *v1.JoinRequest, stream *connect.
 
 // enter opens a session, or finds the one that its client goes on with, and numbers
 // the stream. It answers to the same user alone.
-func (m *Market) enter(a actor, req *v1.JoinRequest) (own *session, number int, first bool, err error) {
+func (m *Market) enter(a actor, client process, req *v1.JoinRequest) (own *session, number int, first bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closing {
@@ -94,7 +99,7 @@ func (m *Market) enter(a actor, req *v1.JoinRequest) (own *session, number int, 
 		m.session[own.token] = own
 	}
 	own.mu.Lock()
-	own.joined = true
+	own.joined, own.process = true, client
 	own.streams++
 	number = own.streams
 	own.mu.Unlock()
@@ -114,7 +119,7 @@ func (m *Market) part(own *session, number int) {
 	switch {
 	case !last:
 	case m.durable():
-		m.parted(own, resumeAfterBreak)
+		m.parted(own, resumeAfterBreak, process{})
 	default:
 		m.leave(own)
 	}

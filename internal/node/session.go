@@ -13,14 +13,15 @@ type session struct {
 	client string
 	uid    uint32 // whose it is: members belong to the same user
 
-	mu       sync.Mutex
-	joined   bool               // its client is there
-	streams  int                // how often it came: the last of them is the one that counts
-	members  map[string]*member // alive
-	dead     []*member          // buried, oldest first
-	events   []*v1.Event        // not yet sent; bounded by maxEvents
-	missed   bool               // events were dropped
-	ready    chan struct{}      // has room for one note that events wait
+	mu      sync.Mutex
+	process process            // its client
+	joined  bool               // its client is there
+	streams int                // how often it came: the last of them is the one that counts
+	members map[string]*member // alive
+	dead    []*member          // buried, oldest first
+	events  []*v1.Event        // not yet sent; bounded by maxEvents
+	missed  bool               // events were dropped
+	ready   chan struct{}      // has room for one note that events wait
 }
 
 // maxEvents bounds what waits for a client that does not read. The oldest are
@@ -60,6 +61,13 @@ func (s *session) take() []*v1.Event {
 	list := s.events
 	s.events = nil
 	return list
+}
+
+// made is the process of its client.
+func (s *session) made() process {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.process
 }
 
 func (s *session) add(mem *member) {
