@@ -56,6 +56,36 @@ func TestScriptsAreShell(t *testing.T) {
 	}
 }
 
+// TestRemovalLeavesNothingFrozen: with the program goes whoever could thaw a paused
+// workload, so it is thawed before; an upgrade touches nothing.
+func TestRemovalLeavesNothingFrozen(t *testing.T) {
+	text, err := os.ReadFile("prerm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	said := filepath.Join(dir, "said")
+	for _, tool := range []string{"systemctl", "maxwell"} {
+		script := "#!/bin/sh\necho " + tool + " $* >> " + said + "\ntest " + tool + " = systemctl\n"
+		if err := os.WriteFile(filepath.Join(dir, tool), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := strings.ReplaceAll(string(text), "/run/systemd/system", dir)
+	for do, want := range map[string]string{
+		"remove":  "systemctl disable --now maxwell.service\nmaxwell doctor --repair\n",
+		"upgrade": "",
+	} {
+		if err := os.WriteFile(said, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		run(t, []string{"DPKG_ROOT=", "PATH=" + dir + ":" + os.Getenv("PATH")}, "sh", "-c", script, "prerm", do)
+		if got, err := os.ReadFile(said); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v; want %q", do, got, err, want)
+		}
+	}
+}
+
 // TestUnitGivesUpWhatItCan: the score stated in the guide is the unit's, and
 // nothing in the unit reaches the groups of workloads below it.
 func TestUnitGivesUpWhatItCan(t *testing.T) {
