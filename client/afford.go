@@ -13,9 +13,10 @@ import (
 type Estimate struct {
 	Cost       unit.Credits
 	At         unit.Price       // the multiple that Cost was computed with
-	Left       unit.Credits     // balance before the step; meaningless if Open
+	Left       unit.Credits     // balance before the step; meaningless if Open or Draws
 	LeftEnergy unit.Microjoules // below the energy cap; math.MaxInt64 if there is none
 	Open       bool             // no budget limits this workload
+	Draws      bool             // a wallet does, and a workload does not see what is in it
 }
 
 // Unaffordable is the refusal of Afford: the step does not fit into what is
@@ -48,7 +49,8 @@ var ending = []string{"broke", "paused", "dying", "dead"}
 //
 // The cost is the step's joules at the grid price, times spot, but not more than
 // the workload's own bid: above that it waits instead of paying. It is an
-// estimate for now. The market's own limit is a hard one whatever was asked
+// estimate for now. What draws from a standing wallet holds little of it at a time:
+// there money refuses no step before the wallet is empty. The market's own limit is a hard one whatever was asked
 // here.
 func (c *Client) Afford(ctx context.Context, step unit.Microjoules) (Estimate, error) {
 	if step < 0 {
@@ -69,7 +71,7 @@ func (c *Client) Afford(ctx context.Context, step unit.Microjoules) (Estimate, e
 
 // Afford judges a step by what Self knew, without asking again.
 func (s *Self) Afford(step unit.Microjoules) (Estimate, error) {
-	e := Estimate{At: s.multiple(), Left: s.Balance, LeftEnergy: math.MaxInt64, Open: s.Open}
+	e := Estimate{At: s.multiple(), Left: s.Balance, LeftEnergy: math.MaxInt64, Open: s.Open, Draws: s.Draws}
 	e.Cost = unit.Credits(ceiling(ceiling(int64(step), int64(s.Price.Grid), int64(unit.One)), int64(e.At), int64(unit.Times)))
 	if s.Caps.Energy > 0 {
 		e.LeftEnergy = max(0, s.Caps.Energy-s.Energy)
@@ -83,7 +85,7 @@ func (s *Self) Afford(step unit.Microjoules) (Estimate, error) {
 		}
 	case step > e.LeftEnergy:
 		u.Reason, u.Remedy = "energy", "raise --max-energy of "+s.Name
-	case !s.Open && e.Cost > e.Left:
+	case !s.Open && !s.Draws && e.Cost > e.Left:
 		u.Reason, u.Remedy = "balance", "take a smaller step, or fund "+s.Name
 	default:
 		return e, nil

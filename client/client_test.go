@@ -409,6 +409,7 @@ func TestAfford(t *testing.T) {
 		{"beyond the cap", 39 * unit.Joule, nil, 39 * unit.DollarJoule, "energy"},
 		{"beyond everything", math.MaxInt64, nil, math.MaxInt64, "energy"},
 		{"open", 38 * unit.Joule, func(s *v1.SelfResponse) { s.Workload.Open = true }, 38 * unit.DollarJoule, ""},
+		{"draws from a wallet", 38 * unit.Joule, func(s *v1.SelfResponse) { s.Workload.Draws = true }, 38 * unit.DollarJoule, ""},
 		{"spot above the bid", 30 * unit.Joule, func(s *v1.SelfResponse) { s.Price.SpotXMilli = 9000 }, 60 * unit.DollarJoule, "balance"},
 		{"spot above auto's bid", 15 * unit.Joule, func(s *v1.SelfResponse) {
 			s.Price.SpotXMilli, s.Workload.Auto, s.Workload.MaxBidMilli = 9000, true, 8000

@@ -161,9 +161,14 @@ func TestPythonUnknownFields(t *testing.T) {
 func TestPythonAfford(t *testing.T) {
 	s := newStub()
 	p := python{socket: s.serve(t)}
-	p.scenario(t, "afford", `{'cost_ucredits': 37000000, 'at_milli': 2000, 'left_ucredits': 37000000, 'open': False, 'left_uj': 38000000}
+	p.scenario(t, "afford", `{'cost_ucredits': 37000000, 'at_milli': 2000, 'left_ucredits': 37000000, 'open': False, 'draws': False, 'left_uj': 38000000}
 unaffordable balance, 37000000 micro-$J and 38000000 uJ left: a step of 37 J costs about 37 $J at 2x and 37 $J is left; take a smaller step, or fund agent-7
 unaffordable energy, 37000000 micro-$J and 38000000 uJ left: a step of 39 J does not fit below the energy cap, 38 J is left; raise --max-energy of agent-7
+`)
+	s.set(func() { s.self.Workload.Draws, s.self.Workload.MaxEnergyUj = true, 0 })
+	p.scenario(t, "afford", `{'cost_ucredits': 37000000, 'at_milli': 2000, 'left_ucredits': 37000000, 'open': False, 'draws': True, 'left_uj': None}
+{'cost_ucredits': 37000002, 'at_milli': 2000, 'left_ucredits': 37000000, 'open': False, 'draws': True, 'left_uj': None}
+{'cost_ucredits': 39000000, 'at_milli': 2000, 'left_ucredits': 37000000, 'open': False, 'draws': True, 'left_uj': None}
 `)
 	s.set(func() { s.self = &v1.SelfResponse{} })
 	out, trouble, code := p.run(t, "testdata/verbs.py", "outside")

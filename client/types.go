@@ -26,6 +26,7 @@ type Workload struct {
 	Remedy string // what to do about Reason
 
 	Open    bool         // no budget: money is minted as it is used
+	Draws   bool         // no budget of its own: it draws from a wallet, and Balance is what it holds of that
 	Budget  unit.Credits // given at admission and by Fund
 	Income  unit.Credits // earned
 	Spent   unit.Credits
@@ -130,7 +131,7 @@ func priceOf(p *v1.PriceInfo) Price {
 func workloadOf(w *v1.Workload) Workload {
 	return Workload{
 		Name: w.GetName(), ID: w.GetId(), Owner: w.GetUid(), State: w.GetState(), Reason: w.GetReason(), Remedy: w.GetRemedy(),
-		Open: w.GetOpen(), Budget: unit.Credits(w.GetBudgetUcredits()), Income: unit.Credits(w.GetIncomeUcredits()),
+		Open: w.GetOpen(), Draws: w.GetDraws(), Budget: unit.Credits(w.GetBudgetUcredits()), Income: unit.Credits(w.GetIncomeUcredits()),
 		Spent: unit.Credits(w.GetSpentUcredits()),
 		On: Spending{
 			Energy: unit.Credits(w.GetEnergyUcredits()), Rent: unit.Credits(w.GetRentUcredits()),

@@ -234,7 +234,8 @@ class Client:
         """Ask before a step that burns about step_uj whether it can be paid; Unaffordable if not.
 
         The estimate is the step's joules at the grid price times spot, but at most this workload's own bid.
-        The market's limit is a hard one whatever was asked here."""
+        What draws from a standing wallet holds little of it at a time: there money refuses no step before the
+        wallet is empty. The market's limit is a hard one whatever was asked here."""
         me = self.self()
         w = me.workload
         if not w:
@@ -245,7 +246,7 @@ class Client:
         if limit:
             at = min(at, max(limit, TIMES))
         cost = -(-(-(-step_uj * me.price.grid_ppm // 1_000_000)) * at // TIMES)  # both rounded up
-        estimate = Fields(cost_ucredits=cost, at_milli=at, left_ucredits=w.balance_ucredits, open=bool(w.open),
+        estimate = Fields(cost_ucredits=cost, at_milli=at, left_ucredits=w.balance_ucredits, open=bool(w.open), draws=bool(w.draws),
                           left_uj=max(0, w.max_energy_uj - w.energy_uj) if w.max_energy_uj else None)
         needs = "a step of %g J " % (step_uj / JOULE)
         if w.state in ("broke", "paused", "dying", "dead"):
@@ -253,7 +254,7 @@ class Client:
         if estimate.left_uj is not None and step_uj > estimate.left_uj:
             raise Unaffordable("energy", needs + "does not fit below the energy cap, %g J is left" % (estimate.left_uj / JOULE),
                                "raise --max-energy of " + w.name, estimate)
-        if not w.open and cost > w.balance_ucredits:
+        if not w.open and not w.draws and cost > w.balance_ucredits:
             raise Unaffordable("balance", needs + "costs about %g $J at %gx and %g $J is left" % (cost / DOLLARJOULE, at / TIMES, w.balance_ucredits / DOLLARJOULE),
                                "take a smaller step, or fund " + w.name, estimate)
         return estimate
