@@ -3,6 +3,7 @@ package client_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -37,6 +38,7 @@ type stub struct {
 	delivered map[string]int            // by request id
 	refuse    *connect.Error            // answer of every call
 	drop      int                       // how many answers never arrive, after the call took effect
+	half      bool                      // those that never arrive break off in their middle
 	hang      map[string]chan bool      // by procedure: closed when a call of it came
 	lost      chan bool                 // an answer was dropped
 	raw       func(http.ResponseWriter) // instead of any answer
@@ -114,13 +116,17 @@ func (s *stub) faulty(h http.Handler) http.Handler {
 		answer := httptest.NewRecorder()
 		h.ServeHTTP(answer, r)
 		s.mu.Lock()
-		lost := s.drop > 0
+		lost, half := s.drop > 0, s.half
 		if lost {
 			s.drop--
 		}
 		s.mu.Unlock()
 		if lost {
-			cut(w)
+			if text := answer.Body.String(); half {
+				spoken(w, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(text), text[:len(text)/2]))
+			} else {
+				cut(w)
+			}
 			s.lost <- true
 			return
 		}

@@ -79,10 +79,16 @@ outbid 4100 3 9 4000000000
 	p.scenario(t, "refused", "not_found|fund nobody: no workload \"nobody\" of yours|see maxwell ps -a\n")
 }
 
-// TestPythonChangeHappensOnce: three answers are lost after the change.
+// TestPythonChangeHappensOnce: three answers are lost after the change, or break off.
 func TestPythonChangeHappensOnce(t *testing.T) {
+	for _, half := range []bool{false, true} {
+		pythonChangeHappensOnce(t, half)
+	}
+}
+
+func pythonChangeHappensOnce(t *testing.T, half bool) {
 	s := newStub()
-	s.drop = 3
+	s.drop, s.half = 3, half
 	p := python{socket: s.serve(t)}
 	p.scenario(t, "once", "5000007\n")
 	if len(s.delivered) != 1 || s.wallets["spare"] != 5_000_007 {

@@ -321,7 +321,10 @@ class Client:
         with _Line(self.path, timeout) as line, _explained(what):
             answer = line.ask(method, "application/json", json.dumps(request).encode())
             _check(answer, "application/json")
-            body = json.loads(answer.read(MAX_ANSWER))
+            text = answer.read(MAX_ANSWER)
+            if answer.length and len(text) < MAX_ANSWER:
+                raise ConnectionError("the answer broke off")
+            body = json.loads(text)
             if answer.status != 200:
                 raise _refusal(what, body, answer.getheader("Maxwell-Remedy"))
             return _fields({**body})
