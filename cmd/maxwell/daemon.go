@@ -106,8 +106,8 @@ func (a *app) daemon(spec *daemonSpec) error {
 	if err := host.ServiceDir(dir, os.Geteuid()); err != nil {
 		return usagef("daemon: %v", err)
 	}
-	if err := os.MkdirAll(c.State, 0o700); err != nil {
-		return usagef("daemon: make the state directory: %v", err)
+	if err := host.StateDir(c.State, os.Geteuid()); err != nil {
+		return usagef("daemon: %v", err)
 	}
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

@@ -14,10 +14,11 @@ import (
 type FileLock struct{ file *os.File }
 
 // LockFile makes this process the holder of the lock file at path, readable by its
-// owner alone; ErrLocked if another one is. The file says which process made it.
+// owner alone; ErrLocked if another one is. The file says which process made it: a link
+// in its place is not followed, or that would be written into another file.
 func LockFile(path string) (*FileLock, error) {
 	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 		if err != nil {
 			return nil, fmt.Errorf("open lock: %w", err)
 		}

@@ -1,9 +1,11 @@
 package host_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -226,6 +228,57 @@ func TestRootRefusesToLeave(t *testing.T) {
 
 func file(path, content string) host.Entry {
 	return host.Entry{Path: path, Mode: 0o444, Content: []byte(content)}
+}
+
+// TestStateDir: nobody but the daemon's user may write where its books are.
+func TestStateDir(t *testing.T) {
+	top := t.TempDir()
+	path := func(name string) string { return filepath.Join(top, name) }
+	for name, mode := range map[string]os.FileMode{"shared": 0o777, "group": 0o770, "read": 0o755} {
+		if err := os.Mkdir(path(name), mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path(name), mode); err != nil { // whatever the umask
+			t.Fatal(err)
+		}
+	}
+	for link, target := range map[string]string{"away": "read", "trap": "shared"} {
+		if err := os.Symlink(target, path(link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	uid := os.Getuid()
+	for _, c := range []struct {
+		name string
+		uid  int
+		bad  string // text of the refusal
+	}{
+		{"new", uid, ""}, {"read", uid, ""}, {"away", uid, ""}, {"new/deep", uid, ""},
+		{"shared", uid, "chmod 0755"}, {"group", uid, "chmod 0755"}, {"trap", uid, "chmod 0755"}, {"read", uid + 4242, "not owned by uid"},
+	} {
+		err := host.StateDir(path(c.name), c.uid)
+		if (err != nil) != (c.bad != "") || err != nil && !strings.Contains(err.Error(), c.bad) {
+			t.Errorf("%s: %v; want %q", c.name, err, c.bad)
+		}
+	}
+	if info, err := os.Stat(path("new")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("made %v, %v; want mode 0700", info, err)
+	}
+}
+
+// TestALockIsNoLink: one in the place of a lock would have another file overwritten.
+func TestALockIsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim, lock := filepath.Join(dir, "victim"), filepath.Join(dir, "lock")
+	if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), os.Symlink("victim", lock)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.LockFile(lock); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("a link is taken for a lock: %v", err)
+	}
+	if text, err := os.ReadFile(victim); err != nil || string(text) != "precious" {
+		t.Errorf("the file that it names has %q, %v", text, err)
+	}
 }
 
 func TestRuntimeDir(t *testing.T) {

@@ -71,6 +71,19 @@ func ServiceDir(dir string, uid int) error {
 	return checkMode(dir, uid, 0o022)
 }
 
+// StateDir makes and checks the directory of a daemon's books, which may be reached by
+// a link: who else may write in it could plant files in the place of the daemon's own.
+func StateDir(dir string, uid int) error {
+	err := os.MkdirAll(dir, 0o700)
+	if err != nil {
+		return fmt.Errorf("make state directory %s: %w", dir, plain(err))
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return fmt.Errorf("find state directory: %w", err)
+	}
+	return checkMode(dir, uid, 0o022)
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
@@ -92,16 +105,16 @@ func checkDir(dir string, uid int) error { return checkMode(dir, uid, 0o077) }
 func checkMode(dir string, uid int, closed os.FileMode) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("check runtime directory %s: %w", dir, plain(err))
+		return fmt.Errorf("check directory %s: %w", dir, plain(err))
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !info.IsDir():
-		return fmt.Errorf("check runtime directory %s: not a directory: %w", dir, ErrDenied)
+		return fmt.Errorf("check directory %s: not a directory: %w", dir, ErrDenied)
 	case !ok || int(st.Uid) != uid:
-		return fmt.Errorf("check runtime directory %s: not owned by uid %d: %w", dir, uid, ErrDenied)
+		return fmt.Errorf("check directory %s: not owned by uid %d: %w", dir, uid, ErrDenied)
 	case info.Mode().Perm()&closed != 0:
-		return fmt.Errorf("check runtime directory %s: mode %04o lets others in; chmod %04o it: %w", dir, info.Mode().Perm(), 0o777&^closed, ErrDenied)
+		return fmt.Errorf("check directory %s: mode %04o lets others in; chmod %04o it: %w", dir, info.Mode().Perm(), 0o777&^closed, ErrDenied)
 	}
 	return nil
 }
