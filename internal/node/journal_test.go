@@ -167,3 +167,43 @@ func TestASlowDiskHoldsUpNoKill(t *testing.T) {
 		<-mem.buried
 	}
 }
+
+// TestAnAdmissionThatIsNotKeptEndsNobodyElse: it may be buried before the disk says no,
+// and its slot be another's by then.
+func TestAnAdmissionThatIsNotKeptEndsNobodyElse(t *testing.T) {
+	n := openNursery(t)
+	m := n.m
+	admit := func(name string) (mem *member) {
+		if _, err := n.rpc.Admit(t.Context(), &v1.AdmitRequest{Token: n.token, Name: name, BidMilli: 2000}); err != nil {
+			t.Fatal(err)
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.names[name]
+	}
+	first := admit("first")
+	if _, err := n.rpc.Exited(t.Context(), &v1.ExitedRequest{Token: n.token, Name: "first"}); err != nil {
+		t.Fatal(err)
+	}
+	second := admit("second")
+	if first.slot != second.slot {
+		t.Fatalf("slots %d and %d, want the same", first.slot, second.slot)
+	}
+	disk := &fussy{Store: m.keeper.store, full: true}
+	m.keeper.writing.Lock()
+	m.keeper.store = disk
+	m.keeper.writing.Unlock()
+	req := &v1.AdmitRequest{Token: n.token, Name: "first", RequestId: drawID()}
+	if err := m.promise(t.Context(), first, req, &v1.AdmitResponse{}); !errors.Is(err, journal.ErrFull) {
+		t.Errorf("promised on a full disk: %v", err)
+	}
+	m.loop.through(func() {})
+	m.loop.do(func() {
+		if second.over || !m.loop.has(second) {
+			t.Error("who has its slot now is buried")
+		}
+	})
+	m.keeper.writing.Lock()
+	m.keeper.store = disk.Store
+	m.keeper.writing.Unlock()
+}

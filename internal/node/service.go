@@ -267,8 +267,10 @@ func (m *Market) promise(ctx context.Context, mem *member, req *v1.AdmitRequest,
 		return err
 	}
 	m.loop.hasten(func() {
-		mem.ending = true
-		m.loop.demon.Gone(mem.slot, false)
+		if m.loop.has(mem) { // else it has ended meanwhile, and its slot may be another's
+			mem.ending = true
+			m.loop.demon.Gone(mem.slot, false)
+		}
 		for _, n := range notes {
 			m.loop.record(note{ref: n.ref})
 		}
