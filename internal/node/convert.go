@@ -177,9 +177,7 @@ func (s service) snapshot(own *session) *v1.Snapshot {
 	take := func() {
 		out = s.m.snapshotOf(true, func(mem *member) bool { return mem.session == own })
 	}
-	if !s.m.loop.do(take) {
-		take()
-	}
+	s.m.loop.ask(take)
 	for _, mem := range own.buried() {
 		// It may have been buried since the look at the living.
 		out.Workloads = slices.DeleteFunc(out.Workloads, func(w *v1.Workload) bool { return w.GetId() == mem.id() && mem.closed == nil })

@@ -47,6 +47,6 @@
 // away (parted).
 //
 // Order of locks: none is ever held while another is taken, but for keeper.mu
-// under keeper.writing; hw guards the meter and the enforcer against the loop's
+// under keeper.writing, and loop.late under those of a view; hw guards the meter and the enforcer against the loop's
 // own use of them.
 package node

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,8 @@ type loop struct {
 	unheld   []string     // what enforcement could not hold, so far
 	more     bool         // commands wait that nobody wakes the loop for
 	ending   bool
+
+	late sync.Mutex // after the loop's end: guards the demon, which notes even while it is looked at
 }
 
 // mostUnheld bounds the list for people: the first few tell what kind it is.
@@ -133,6 +136,16 @@ func (l *loop) do(f func()) bool {
 		return true
 	case <-l.m.done:
 		return false
+	}
+}
+
+// ask runs f, which changes nothing, on the loop's thread and waits for it; after the
+// loop's end, when the demon is nobody's, on the caller's, one at a time.
+func (l *loop) ask(f func()) {
+	if !l.do(f) {
+		l.late.Lock()
+		defer l.late.Unlock()
+		f()
 	}
 }
 

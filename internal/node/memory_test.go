@@ -303,3 +303,34 @@ func resident(t *testing.T) int64 {
 	}
 	return kb << 10
 }
+
+// TestLateLooksDoNotMeet: whoever is connected gets its answer after the loop's end,
+// and the demon takes notes while it is looked at.
+func TestLateLooksDoNotMeet(t *testing.T) {
+	n := openNursery(t)
+	m := n.m
+	for i := range 20 {
+		if _, err := n.rpc.Admit(t.Context(), &v1.AdmitRequest{Token: n.token, Name: fmt.Sprint("job", i), BudgetUcredits: 1e9, IncomeUcredits: 1e6}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.mu.Lock()
+	own := m.session[n.token]
+	m.mu.Unlock()
+	m.handOver()
+	for _, mem := range own.living() {
+		m.loop.demon.Report(mem.slot, "", 1) // it is not in the books yet
+	}
+	var crew sync.WaitGroup
+	for range 20 {
+		crew.Go(func() {
+			if got := len(service{m: m}.sessionSeen(actor{admin: true}, own).GetWorkloads()); got != 20 {
+				t.Errorf("%d workloads, want 20", got)
+			}
+		})
+		crew.Go(func() {
+			m.withDeparted(m.view().GetLedger())
+		})
+	}
+	crew.Wait()
+}

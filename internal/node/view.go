@@ -49,9 +49,7 @@ func (m *Market) view() *v1.Snapshot {
 		snap = m.snapshotOf(false, func(*member) bool { return true })
 		m.seen.caveat = m.caveat(m.enforcer.Describe(), nil)
 	}
-	if !m.loop.do(take) {
-		take()
-	}
+	m.loop.ask(take)
 	if recent {
 		snap = aged(snap, m.seen.snap)
 	} else {
@@ -139,9 +137,7 @@ func (m *Market) withDeparted(view *v1.Ledger) *v1.Ledger {
 			})
 			d.accounts = all
 		}
-		if !m.loop.do(take) {
-			take()
-		}
+		m.loop.ask(take)
 		d.taken = time.Now()
 	}
 	out := &v1.Ledger{
