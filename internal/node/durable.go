@@ -455,24 +455,11 @@ const settlePatience = 200 * time.Millisecond
 // used until now and what it will use meet at one reading. One whose tree has ended
 // is billed and buried.
 func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
-	e, ok := m.enforcer.(dispatch.Keeper)
-	if !ok || !sameBoot || a.Directory == "" && a.Guest == "" {
+	if !sameBoot {
 		return errNoGroup
 	}
-	if a.Guest != "" {
-		if err := m.reattach(mem, a); err != nil {
-			return err
-		}
-	} else {
-		m.recast(mem, a)
-		group, err := e.Adopt(int(mem.slot), a.Directory, mem.limits)
-		if errors.Is(err, fs.ErrNotExist) {
-			return errNoGroup
-		}
-		if err != nil {
-			return err
-		}
-		mem.group = group
+	if err := m.regroup(mem, a); err != nil {
+		return err
 	}
 	group := mem.group.(dispatch.Lasting)
 	if err := group.Settle(settlePatience); err != nil && !errors.Is(err, dispatch.ErrRunning) {
@@ -528,6 +515,27 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if !m.loop.demon.Frozen(slot) {
 		return group.Thaw()
 	}
+	return nil
+}
+
+// regroup gives a workload of an earlier process its group back.
+func (m *Market) regroup(mem *member, a *alive) error {
+	e, ok := m.enforcer.(dispatch.Keeper)
+	switch {
+	case !ok || a.Directory == "" && a.Guest == "":
+		return errNoGroup
+	case a.Guest != "":
+		return m.reattach(mem, a)
+	}
+	m.recast(mem, a)
+	group, err := e.Adopt(int(mem.slot), a.Directory, mem.limits)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNoGroup
+	}
+	if err != nil {
+		return err
+	}
+	mem.group = group
 	return nil
 }
 

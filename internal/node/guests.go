@@ -306,23 +306,7 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	}
 	terms.Enforce = m.under(mem.mode)
 	mem.observed.Store(terms.Enforce != demon.EnforceOn)
-	var line demon.Line
-	err := error(errClosing)
-	m.loop.do(func() {
-		if err = nil; terms.Wallet == "" { // others may have come since it was asked
-			err = m.makes(uid, terms.Budget)
-		}
-		if err != nil {
-			return
-		}
-		if mem.slot, err = m.loop.demon.Admit(m.loop.clock.Now(), terms); err == nil {
-			m.loop.seat(mem.slot)
-			line, _ = m.loop.demon.LineOf(mem.slot)
-			mem.serial = line.ID
-			m.loop.serials[mem.serial] = mem
-		}
-	})
-	if err != nil {
+	if err := m.admitGuest(mem, terms); err != nil {
 		return nil, err
 	}
 	group, err := e.Attach(int(mem.slot), dir, terms.Enforce != demon.EnforceOn)
@@ -349,6 +333,26 @@ func (m *Market) attach(dir string, req *v1.AdmitRequest, terms demon.Admission,
 	m.settle(mem, terms.Enforce, notes)
 	m.log.Info("attached", "workload", mem.name, "group", dir, "enforce", terms.Enforce.String())
 	return mem, nil
+}
+
+// admitGuest gives a guest its place in the books.
+func (m *Market) admitGuest(mem *member, terms demon.Admission) error {
+	err := error(errClosing)
+	m.loop.do(func() {
+		if err = nil; terms.Wallet == "" { // others may have come since it was asked
+			err = m.makes(mem.uid, terms.Budget)
+		}
+		if err != nil {
+			return
+		}
+		if mem.slot, err = m.loop.demon.Admit(m.loop.clock.Now(), terms); err == nil {
+			m.loop.seat(mem.slot)
+			line, _ := m.loop.demon.LineOf(mem.slot)
+			mem.serial = line.ID
+			m.loop.serials[mem.serial] = mem
+		}
+	})
+	return err
 }
 
 // settle gives a new guest its place among the living.
