@@ -116,11 +116,14 @@ func (m *Market) reopenWallets(p *past) error {
 // The longest that the command line knows is a day.
 const keepClosed = 30 * 24 * time.Hour
 
+// longestAway bounds what the calendar can say of the time between two boots.
+const longestAway = 30 * 24 * time.Hour
+
 // since is until when an allowance was paid, on the clock of another boot than the
 // one on which it was saved: the calendar bridges them. One that was set back pays
-// nothing for the time between.
+// nothing for the time between, and one that was not set at first (1970) a month at most.
 func since(k *keptWallet, now unit.Instant, away time.Duration) unit.Instant {
-	return now - unit.Instant(max(0, away)) - max(0, k.At-k.Saved.Since)
+	return now - unit.Instant(min(max(0, away), longestAway)) - max(0, k.At-k.Saved.Since)
 }
 
 // walletNamed is what is known of a standing wallet.

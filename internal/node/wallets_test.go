@@ -414,6 +414,7 @@ func TestAllowanceAcrossBoots(t *testing.T) {
 		{5e9, 0, 10 * time.Second},
 		{5e9, -time.Hour, 10 * time.Second},
 		{5000e9, time.Minute, 70 * time.Second},
+		{5e9, 56 * 365 * 24 * time.Hour, longestAway + 10*time.Second}, // saved in 1970: nobody had set the clock
 	} {
 		if owed := time.Duration(c.now - since(&k, c.now, c.away)); owed != c.want {
 			t.Errorf("%v after boot, away for %v: %v are owed, want %v", time.Duration(c.now), c.away, owed, c.want)
