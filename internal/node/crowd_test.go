@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/binary"
 	"fmt"
 	"sync"
 	"testing"
@@ -69,5 +70,55 @@ func TestATickIsNotHeldUpByCommands(t *testing.T) {
 	l.next, l.ending = l.last, true
 	if l.commands(); ran != 2*queueLength {
 		t.Errorf("%d commands ran by the end", ran)
+	}
+}
+
+// TestNobodyPushesOutOthersAnswers: whoever makes any number of changes, others' answers
+// are remembered while they have fewer; in all there is a bound; what is never right is
+// not remembered.
+func TestNobodyPushesOutOthersAnswers(t *testing.T) {
+	var all answers
+	key := func(uid uint32, n int) (k onceKey) {
+		k.uid = uid
+		binary.LittleEndian.PutUint64(k.id[:], uint64(n))
+		return k
+	}
+	asked := [32]byte{1}
+	for n := range 100 {
+		all.take(key(1001, n), asked)
+	}
+	dropped := key(1002, 1<<40)
+	for n := range 3 * mostAnswers {
+		all.take(key(1003, n), asked)
+		all.take(dropped, asked)
+		all.drop(dropped)
+		if len(all.known) > mostAnswers || all.count != len(all.known) {
+			t.Fatalf("%d are remembered, counted as %d", len(all.known), all.count)
+		}
+	}
+	for n := range 100 {
+		if _, first := all.take(key(1001, n), asked); first {
+			t.Fatalf("the answer to change %d was pushed out", n)
+		}
+	}
+	if _, first := all.take(key(1003, 0), asked); !first {
+		t.Error("who has most forgets nothing")
+	}
+	if _, first := all.take(key(1003, 3*mostAnswers-1), asked); first {
+		t.Error("the newest was forgotten")
+	}
+}
+
+// TestARefusalOfFormIsNotRemembered: terms that are never right leave nothing behind.
+func TestARefusalOfFormIsNotRemembered(t *testing.T) {
+	h := hostMarket(t)
+	eve := h.as(1003)
+	req := &v1.AdmitRequest{Token: h.session(eve), Name: "-", BidMilli: -1, RequestId: drawID()}
+	if _, err := eve.Admit(t.Context(), req); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("a bid below zero: %v", err)
+	}
+	req.Name, req.BidMilli = "job", 2000
+	if _, err := eve.Admit(t.Context(), req); err != nil {
+		t.Errorf("the id of what was never tried: %v", err)
 	}
 }

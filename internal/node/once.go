@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"sync"
 
 	"connectrpc.com/connect"
@@ -15,7 +16,8 @@ type requestID [16]byte
 
 // mostAnswers bounds what the market remembers of changes that were made: a
 // delivery that comes after as many others is taken for a new change. At twenty changes
-// a second that is a quarter of an hour; each takes half a KB, more with v1 groups.
+// a second that is a quarter of an hour; each takes half a KB, more with v1 groups. Who
+// has most of them forgets first: nobody pushes out those of others who have fewer.
 const mostAnswers = 1 << 14
 
 // onceKey names a change: ids are each user's own.
@@ -36,7 +38,8 @@ type answer struct {
 type answers struct {
 	mu    sync.Mutex
 	known map[onceKey]*answer
-	order []onceKey // oldest first
+	order map[uint32][]onceKey // each user's, oldest first
+	count int                  // of all in order
 }
 
 // Ids that are refused.
@@ -144,18 +147,36 @@ func (all *answers) take(key onceKey, asked [sha256.Size]byte) (a *answer, first
 		return a, false
 	}
 	if all.known == nil {
-		all.known = make(map[onceKey]*answer)
+		all.known, all.order = make(map[onceKey]*answer), make(map[uint32][]onceKey)
 	}
-	if len(all.order) >= mostAnswers {
-		for _, old := range all.order[:mostAnswers/8] {
-			delete(all.known, old)
-		}
-		all.order = append(all.order[:0], all.order[mostAnswers/8:]...)
+	if all.count >= mostAnswers {
+		all.forgetLocked()
 	}
 	a = &answer{asked: asked, done: make(chan struct{})}
 	all.known[key] = a
-	all.order = append(all.order, key)
+	all.order[key.uid] = append(all.order[key.uid], key)
+	all.count++
 	return a, true
+}
+
+// forgetLocked forgets the oldest of whoever has most: a part of them at once, because
+// the whole list moves.
+func (all *answers) forgetLocked() {
+	var who uint32
+	for uid, list := range all.order {
+		if len(list) > len(all.order[who]) {
+			who = uid
+		}
+	}
+	list := all.order[who]
+	n := (len(list) + 7) / 8
+	for _, old := range list[:n] {
+		delete(all.known, old)
+	}
+	all.count -= n
+	if all.order[who] = append(list[:0], list[n:]...); len(all.order[who]) == 0 {
+		delete(all.order, who)
+	}
 }
 
 // drop forgets a change that was not made.
@@ -163,4 +184,15 @@ func (all *answers) drop(key onceKey) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	delete(all.known, key)
+	list := all.order[key.uid]
+	for i := len(list) - 1; i >= 0; i-- { // it is among the newest
+		if list[i] == key {
+			all.order[key.uid] = slices.Delete(list, i, i+1)
+			all.count--
+			break
+		}
+	}
+	if len(all.order[key.uid]) == 0 {
+		delete(all.order, key.uid)
+	}
 }

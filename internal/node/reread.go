@@ -58,11 +58,15 @@ func (m *Market) reread(p *past) error {
 	for _, h := range slices.Backward(events) {
 		m.chronicle.add(h.uid, h.e)
 	}
+	var answers []journal.Document
 	for d, err := range store.Documents(journal.Query{Kind: ofRequest, Newest: true, Limit: mostAnswers / 2}) {
-		if err == nil {
-			err = m.answers.recall(d)
-		}
 		if err != nil {
+			return fmt.Errorf("read request %s: %w", d.Key, err)
+		}
+		answers = append(answers, d)
+	}
+	for _, d := range slices.Backward(answers) { // the oldest is forgotten first
+		if err := m.answers.recall(d); err != nil {
 			return fmt.Errorf("read request %s: %w", d.Key, err)
 		}
 	}

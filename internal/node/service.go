@@ -177,6 +177,9 @@ func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResp
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTerms(req); err != nil { // never right, and so not worth remembering
+		return nil, refused(err)
+	}
 	out, err := once(ctx, &s.m.answers, own.uid, req, func() (*v1.AdmitResponse, error) { return s.admit(ctx, own, req) })
 	if err != nil {
 		return nil, err
@@ -186,9 +189,6 @@ func (s service) Admit(ctx context.Context, req *v1.AdmitRequest) (*v1.AdmitResp
 
 func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) (*v1.AdmitResponse, error) {
 	m := s.m
-	if err := checkTerms(req); err != nil {
-		return nil, refused(err)
-	}
 	if m.keeper != nil {
 		if err := m.keeper.trouble(); err != nil {
 			return nil, notKept(err)
