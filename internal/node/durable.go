@@ -468,7 +468,7 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if err := m.meter.Add(int(mem.slot), group.Ref()); err != nil {
 		return err
 	}
-	c, err := group.Counters()
+	run, err := m.usedBefore(mem, group)
 	if err != nil {
 		return err
 	}
@@ -479,10 +479,10 @@ func (m *Market) readopt(mem *member, a *alive, sameBoot bool) error {
 	if a.Guest != "" && a.GroupID == 0 {
 		// Saved by an older Maxwell before it was metered: what the group had used before
 		// is not known, and nobody's bill.
-		a.Base = c.CPU - a.Saved.Run
+		a.Base = run - a.Saved.Run
 		mem.base = a.Base
 	}
-	run := c.CPU - a.Base
+	run -= a.Base
 	if !populated && m.decided(mem, a) {
 		return m.buryEnded(mem, a, run)
 	}
@@ -539,6 +539,33 @@ func (m *Market) regroup(mem *member, a *alive) error {
 	return nil
 }
 
+// jointTries bounds the search for a moment in which nothing of a group is counted. One
+// that was stopped has it at once, but for its last task on its way off the processor.
+const jointTries = 100
+
+// usedBefore is what a group had used when its meter began: the kernel's counter now,
+// less what the meter has seen since. A group is said to stand still while its last
+// task still has to be switched out, and what that ran is added then, to both.
+func (m *Market) usedBefore(mem *member, group dispatch.Lasting) (unit.CoreTime, error) {
+	for try := 0; ; try++ {
+		before, err := m.meter.ReadOne(int(mem.slot))
+		if err != nil {
+			return 0, err
+		}
+		c, err := group.Counters()
+		if err != nil {
+			return 0, err
+		}
+		after, err := m.meter.ReadOne(int(mem.slot))
+		if err != nil {
+			return 0, err
+		}
+		if before.Run == after.Run || try == jointTries {
+			return c.CPU - after.Run, nil
+		}
+	}
+}
+
 // decided reports whether it is known how an empty tree ended: its client told, it
 // has none, or its grace was over. Else its client comes and tells.
 func (m *Market) decided(mem *member, a *alive) bool {
@@ -551,9 +578,11 @@ func (m *Market) decided(mem *member, a *alive) bool {
 // is durable: killed in between, the next daemon would not know what it had used. On a
 // full disk this daemon is all that knows.
 func (m *Market) buryEnded(mem *member, a *alive, run unit.CoreTime) error {
-	if _, err := m.meter.Remove(int(mem.slot)); err != nil {
+	last, err := m.meter.Remove(int(mem.slot))
+	if err != nil {
 		return err
 	}
+	run += last.Run // of a process on its way out
 	m.lastLook(mem)
 	m.buryLost(mem, a, run, true)
 	m.loop.record()
