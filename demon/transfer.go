@@ -12,6 +12,9 @@ import (
 // rest of UserData is the id of the workload whose posting it is.
 const callerMade = uint64(1) << 63
 
+// Owner is the id of the workload that a posting's UserData names; 0 = none.
+func Owner(user uint64) uint64 { return user &^ callerMade }
+
 // mostRequests is how many caller-made ids a market remembers: 25 MB at most. A
 // request that is repeated after so many others would be carried out again;
 // whoever keeps the journal can find it there.

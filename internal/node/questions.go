@@ -140,15 +140,23 @@ func (s service) Postings(ctx context.Context, req *v1.PostingsRequest) (*v1.Pos
 		return nil, err
 	}
 	var ids map[uint64]bool // nil: everybody's
+	// A wallet that stands: all of it is its owner's.
+	stands, own := s.m.ownsWallet(a, strings.TrimPrefix(req.GetAccount(), ledger.KindWallet.String()+":"))
 	if !a.fresh() {
-		q.Limit, ids = 0, s.lives(a, s.owner(a, req.GetAccount()))
+		q.Limit = 0
+		if !own {
+			ids = s.lives(a, s.owner(a, req.GetAccount()))
+		}
 	}
 	out := &v1.PostingsResponse{}
 	for p, err := range s.m.keeper.store.Transfers(q) {
 		if err != nil {
 			return nil, connect.NewError(connect.CodeInternal, err)
 		}
-		if ids != nil && !ids[p.UserData] {
+		if own && !a.fresh() && p.Wall.Before(stands.created) {
+			continue // of a workload that had the name before
+		}
+		if ids != nil && !ids[demon.Owner(p.UserData)] {
 			continue // of somebody else, who had the name before or has it now
 		}
 		out.Postings = append(out.Postings, &v1.Posting{

@@ -149,3 +149,27 @@ func TestMaxBidHoldsForLaterBids(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnersSeeTheirPostings: what came into a standing wallet and went out of it is its
+// owner's to see, also where a request had an id.
+func TestOwnersSeeTheirPostings(t *testing.T) {
+	h := hostMarket(t)
+	anna, root, ctx := h.as(1001), h.as(0), t.Context()
+	for _, name := range []string{"p", "q"} {
+		if _, err := root.CreateWallet(ctx, &v1.CreateWalletRequest{Name: name, Owner: new(uint32(1001))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := root.Fund(ctx, &v1.FundRequest{Name: "p", AmountUcredits: 1000, RequestId: drawID()}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := anna.Transfer(ctx, &v1.TransferRequest{From: "p", To: "q", AmountUcredits: 100, RequestId: drawID()}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"p": 2, "q": 1} {
+		r, err := anna.Postings(ctx, &v1.PostingsRequest{Account: name})
+		if err != nil || len(r.GetPostings()) != want {
+			t.Errorf("postings of %s: %v, %v; want %d", name, r.GetPostings(), err, want)
+		}
+	}
+}
