@@ -253,8 +253,14 @@ func TestStateDir(t *testing.T) {
 		uid  int
 		bad  string // text of the refusal
 	}{
-		{"new", uid, ""}, {"read", uid, ""}, {"away", uid, ""}, {"new/deep", uid, ""},
-		{"shared", uid, "chmod 0755"}, {"group", uid, "chmod 0755"}, {"trap", uid, "chmod 0755"}, {"read", uid + 4242, "not owned by uid"},
+		{"new", uid, ""},
+		{"read", uid, ""},
+		{"away", uid, ""},
+		{"new/deep", uid, ""},
+		{"shared", uid, "chmod 0755"},
+		{"group", uid, "chmod 0755"},
+		{"trap", uid, "chmod 0755"},
+		{"read", uid + 4242, "not owned by uid"},
 	} {
 		err := host.StateDir(path(c.name), c.uid)
 		if (err != nil) != (c.bad != "") || err != nil && !strings.Contains(err.Error(), c.bad) {
