@@ -185,8 +185,8 @@ func (all *answers) drop(key onceKey) {
 	defer all.mu.Unlock()
 	delete(all.known, key)
 	list := all.order[key.uid]
-	for i := len(list) - 1; i >= 0; i-- { // it is among the newest
-		if list[i] == key {
+	for i, have := range slices.Backward(list) { // it is among the newest
+		if have == key {
 			all.order[key.uid] = slices.Delete(list, i, i+1)
 			all.count--
 			break
