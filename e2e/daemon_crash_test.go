@@ -514,7 +514,9 @@ func (w *week) atRest(root string) {
 	}
 	used := make(map[string]time.Duration)
 	for name, dir := range dirs {
-		used[name] = settled(w.t, dir)
+		if u, stands := w.settled(dir); stands {
+			used[name] = u
+		}
 	}
 	w.renew()
 	snap := w.snapshot(true)
@@ -576,6 +578,27 @@ func accounted(root string) (time.Duration, bool) {
 		}
 	}
 	return 0, false
+}
+
+// settled is settled of a group that may go: one that is broke ends when its grace is
+// over, at rest or not.
+func (w *week) settled(dir string) (used time.Duration, stands bool) {
+	w.t.Helper()
+	last, same := time.Duration(-1), 0
+	stands = true
+	w.waitFor(dir+" to come to rest", func() bool {
+		now, err := usageOf(dir)
+		if err != nil {
+			stands = false
+			return true
+		}
+		if now != last {
+			last, same = now, 0
+		}
+		same++
+		return same > 20 // a tenth of a second
+	})
+	return last, stands
 }
 
 // halted stops all processes of a group, those that are being made too.
