@@ -307,7 +307,8 @@ func TestDaemonWalletRemoved(t *testing.T) {
 		t.Errorf("a new wallet begins with %d", all["anna"].Balance)
 	}
 	job := b.start(b.command("run", "-q", "--wallet", "anna", "--name", "job", "--", "sleep", "1000"))
-	b.until("started", func() bool { return b.accounts()["job"].State == "running" })
+	// One that sleeps wants nothing, and waits.
+	b.until("started", func() bool { s := b.accounts()["job"].State; return s == "running" || s == "waiting" })
 	if r := b.run("wallet", "rm", "anna"); r.code != 125 || !strings.Contains(r.stderr, "maxwell stop job") {
 		t.Errorf("removed while it pays: %v", r)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,7 +79,7 @@ func TestJournal(t *testing.T) {
 		t.Errorf("left beside it: %v", left)
 	}
 	r = p.run("audit", "verify", file)
-	if r.code != 0 || !strings.HasPrefix(r.stdout, file+" holds: ") || !strings.Contains(r.stdout, "\n  head    "+v.Head+"\n") {
+	if r.code != 0 || !strings.HasPrefix(r.stdout, file+" holds: ") || !regexp.MustCompile(`\n  head +`+v.Head+`\n`).MatchString(r.stdout) {
 		t.Errorf("to a person:\n%v", r)
 	}
 	r = p.run("run", "--journal", file, "--", "true")
