@@ -93,7 +93,7 @@ func TestShares(t *testing.T) {
 	for name, bids := range contests {
 		t.Run(name, func(t *testing.T) {
 			var worst float64
-			for range 3 {
+			for range 5 { // what else runs for a moment moves the rare share most
 				got, alone := compete(t, bids)
 				if !alone {
 					hosttest.Skip(t, quietProcessors, "other programs take more than a tenth of the core")
