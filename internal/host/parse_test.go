@@ -261,3 +261,45 @@ func FuzzTree(f *testing.F) {
 		}
 	})
 }
+
+func TestParseProcStat(t *testing.T) {
+	line := "4242 (a b) R) S 17 4242 4200 34817 4243 4194308 100 200 0 0 11 22 33 44 20 0 3 0 987654 1000 5 18446744073709551615 1"
+	want := ProcStat{
+		PID: 4242, State: 'S', Parent: 17, Group: 4242, Session: 4200, Flags: 4194308, Used: 33, Waited: 77, Threads: 3, Start: 987654, Resident: 5,
+	}
+	if s, ok := ParseProcStat([]byte(line)); !ok || s != want {
+		t.Errorf("%+v %t, want %+v", s, ok, want)
+	}
+	for _, bad := range []string{
+		"", "1", "1 (x", "1 (x)", "1 (x) R", "1 (x) R 1 2", "x (x) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21",
+		"1 (x) R 1 2 3 4 5 6 7 8 9 10 -1 12 13 14 15 16 17 18 19 20 21",
+	} {
+		if s, ok := ParseProcStat([]byte(bad)); ok {
+			t.Errorf("%q: %+v", bad, s)
+		}
+	}
+	b, err := os.ReadFile("/proc/self/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, ok := ParseProcStat(b); !ok || s.PID != os.Getpid() || s.Parent != os.Getppid() || s.Start <= 0 || s.Resident <= 0 {
+		t.Errorf("ourselves: %+v %t", s, ok)
+	}
+}
+
+// FuzzParseProcStat holds that no name that a program gives itself makes times that are
+// negative or overflow as nanoseconds.
+func FuzzParseProcStat(f *testing.F) {
+	if b, err := os.ReadFile("/proc/self/stat"); err == nil {
+		f.Add(b)
+	}
+	f.Add([]byte("7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 999 1000 50 18446744073709551615 1"))
+	f.Add([]byte("7 ("))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		const tick = 10_000_000
+		s, ok := ParseProcStat(b)
+		if ok && (s.PID <= 0 || s.Used < 0 || s.Used*tick/tick != s.Used || s.Waited < 0 || s.Waited*tick/tick != s.Waited || s.Start < 0 || s.Resident < 0) {
+			t.Errorf("%q: %+v", b, s)
+		}
+	})
+}

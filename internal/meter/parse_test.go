@@ -36,11 +36,6 @@ func TestParseStat(t *testing.T) {
 	if s, ok := parseStat([]byte(line)); !ok || s != want {
 		t.Errorf("%+v %t, want %+v", s, ok, want)
 	}
-	for _, bad := range []string{"", "1", "1 (x", "1 (x)", "1 (x) R", "1 (x) R 1 2", "x (x) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19", "1 (x) R 1 2 3 4 5 6 7 8 9 10 -1 12 13 14 15 16 17 18 19"} {
-		if s, ok := parseStat([]byte(bad)); ok {
-			t.Errorf("%q: %+v", bad, s)
-		}
-	}
 	b, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
 		t.Fatal(err)

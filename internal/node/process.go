@@ -1,9 +1,10 @@
 package node
 
 import (
-	"bytes"
 	"os"
 	"strconv"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
 )
 
 // process is one that a number alone would not tell from the next of that number.
@@ -15,19 +16,11 @@ type process struct {
 // processOf is the process of a number now; the zero process where there is none.
 func processOf(pid int) process {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
+	s, ok := host.ParseProcStat(b)
+	if err != nil || !ok || s.State == 'Z' || s.State == 'X' {
 		return process{}
 	}
-	const state, start = 0, 19 // after the name
-	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(fields) <= start || string(fields[state]) == "Z" || string(fields[state]) == "X" {
-		return process{}
-	}
-	since, err := strconv.ParseUint(string(fields[start]), 10, 64)
-	if err != nil {
-		return process{}
-	}
-	return process{PID: pid, Start: since}
+	return process{PID: pid, Start: uint64(s.Start)}
 }
 
 // lives reports whether a process has not ended.

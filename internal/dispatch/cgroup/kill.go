@@ -258,17 +258,10 @@ func visits(pid int, dir string) bool {
 // ending reports whether the leader of a process is on its way out or gone, the very
 // thing by which /proc/PID/cgroup decides what it shows. It is asked after that.
 func ending(pid int) bool {
-	const flags, exiting = 6, 0x4 // after the name; PF_EXITING
+	const exiting = 0x4 // PF_EXITING
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return false
-	}
-	field := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(field) <= flags {
-		return false
-	}
-	v, err := strconv.ParseUint(string(field[flags]), 10, 32)
-	return err == nil && v&exiting != 0
+	s, ok := host.ParseProcStat(b)
+	return err == nil && ok && s.Flags&exiting != 0
 }
 
 // listed is what the cgroup files say.

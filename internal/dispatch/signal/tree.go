@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/maxwell-hypervisor/maxwell/internal/host"
 )
 
 // tree is what the shim knows of the processes below it, and what they used.
@@ -248,29 +250,17 @@ func (t *tree) isStopped(pid int, start uint64) bool {
 	return ok && p.state == 'T' && (start == 0 || p.start == start)
 }
 
-// stat reads /proc/PID/stat. The command's name may hold spaces and brackets,
-// so fields are counted from the last bracket.
+// stat reads /proc/PID/stat.
 func (t *tree) stat(pid int) (*process, bool) {
 	return parseStat(t.slurp(t.proc + "/" + strconv.Itoa(pid) + "/stat"))
 }
 
 func parseStat(b []byte) (*process, bool) {
-	end := bytes.LastIndexByte(b, ')')
-	if end < 0 {
-		return nil, false
-	}
-	f := bytes.Fields(b[end+1:]) // f[0] is field 3 of proc(5)
-	if len(f) < 22 || len(f[0]) != 1 {
-		return nil, false
-	}
+	s, ok := host.ParseProcStat(b)
 	return &process{
-		state:    f[0][0],
-		parent:   int(number(f[1])),
-		waited:   min(number(f[13])+number(f[14]), most) * tick,
-		threads:  int(number(f[17])),
-		start:    uint64(number(f[19])),
-		resident: min(number(f[21]), most) * int64(os.Getpagesize()),
-	}, true
+		state: s.State, parent: s.Parent, waited: min(s.Waited, most) * tick, threads: s.Threads, start: uint64(s.Start),
+		resident: min(s.Resident, most) * int64(os.Getpagesize()),
+	}, ok
 }
 
 // proportional is the memory of the tree with shared pages divided among
