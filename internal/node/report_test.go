@@ -2,11 +2,17 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1/maxwellv1connect"
 )
 
 func TestParseReport(t *testing.T) {
@@ -105,4 +111,44 @@ func FuzzParseReport(f *testing.F) {
 			t.Fatalf("%d kinds", len(whole))
 		}
 	})
+}
+
+// reported takes reports, and tells which came.
+type reported struct {
+	maxwellv1connect.MarketServiceClient
+
+	batches []uint64
+}
+
+func (r *reported) Report(_ context.Context, req *v1.ReportRequest) (*v1.ReportResponse, error) {
+	r.batches = append(r.batches, req.GetBatch())
+	return &v1.ReportResponse{}, nil
+}
+
+// TestReportsAreToldToTheNextDaemonToo: a report that the second daemon had only just got
+// when it was killed is told to the third, however long ago it was made.
+func TestReportsAreToldToTheNextDaemonToo(t *testing.T) {
+	heard := &reported{}
+	s, r := &Session{durable: true, rpc: heard}, &Running{}
+	tell := func(want ...uint64) {
+		t.Helper()
+		heard.batches = nil
+		if !s.deliver(r, map[string]int64{"": 1}) || !slices.Equal(heard.batches, want) {
+			t.Errorf("told %v, want %v", heard.batches, want)
+		}
+	}
+	tell(1)
+	r.told[0].at = time.Now().Add(-2 * keepReports)
+	s.breaks.Add(1) // a daemon came that may not know it
+	tell(1, 2)
+	s.breaks.Add(1) // and another
+	tell(1, 2, 3)
+	tell(4) // which stays
+	for i := range r.told {
+		r.told[i].at = time.Now().Add(-2 * keepReports)
+	}
+	tell(5)
+	if len(r.told) != 1 {
+		t.Errorf("%d reports are kept, want that of now", len(r.told))
+	}
 }

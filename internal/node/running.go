@@ -417,11 +417,13 @@ func (s *Session) tell(ctx context.Context, r *Running, n int) error {
 	if breaks != r.breaks {
 		list = r.told
 	}
-	for _, t := range list {
+	for i := range list {
+		t := &list[i]
 		_, err := s.rpc.Report(ctx, &v1.ReportRequest{Token: s.id(), Name: r.Name, Kind: t.kind, Units: t.units, Batch: t.batch})
 		if err != nil {
 			return err
 		}
+		t.at = time.Now() // this daemon, too, may end before it has written it down
 	}
 	r.breaks = breaks
 	return nil
@@ -452,7 +454,7 @@ type report struct {
 	batch uint64
 	kind  string
 	units int64
-	at    time.Time // when it was first delivered
+	at    time.Time // when it was last delivered
 }
 
 // keepReports is how long a report is kept for the next daemon: longer than it takes
