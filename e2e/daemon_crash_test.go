@@ -562,34 +562,14 @@ func (w *week) atRest(root string) {
 		w.mu.Unlock()
 	}
 	w.t.Logf("charged %v in %d receipts, the kernel counted %v", sum, len(list), total)
-	off := time.Duration(len(list)) * w.rounding()
-	// Below the same root each daemon tries its meter on children of its own: 7 ms. They
-	// are in no group of cgroup v1, so that where that is there too, nothing is allowed.
+	// Below the same root each daemon tries its meter on children of its own: 7 ms.
 	most := time.Duration(w.restarts+1) * 30 * time.Millisecond
-	if sum > total+off || sum < total-most {
+	if off := time.Duration(len(list)) * w.rounding(); sum > total+off || sum < total-most {
 		w.t.Errorf("all receipts charge %v, the kernel counted %v", sum, total)
-	}
-	if work, counted := accounted(filepath.Base(root)); counted {
-		w.t.Logf("of which %v in workloads", work)
-		if sum < work-off || work > total {
-			w.t.Errorf("all receipts charge %v, the kernel counted %v for the workloads, of %v", sum, work, total)
-		}
 	}
 	if v := w.verify(w.journal()); v.Sum != 0 {
 		w.t.Errorf("the journal adds up to %d", v.Sum)
 	}
-}
-
-// accounted is what cgroup v1 has counted for the market; false where it does not.
-func accounted(root string) (time.Duration, bool) {
-	for _, mount := range mountsOf("cgroup") {
-		text, err := os.ReadFile(filepath.Join(mount, root, "cpuacct.usage"))
-		if err == nil {
-			ns, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-			return time.Duration(ns), err == nil
-		}
-	}
-	return 0, false
 }
 
 // settled is settled of a group that may go: one that is broke ends when its grace is

@@ -269,16 +269,44 @@ func TestALateEndOfAnOldStreamEndsNoSession(t *testing.T) {
 	if err != nil || same != own {
 		t.Fatalf("back in %p, %v; want %p", same, err, own)
 	}
-	there := func() bool {
-		own.mu.Lock()
-		defer own.mu.Unlock()
-		return own.joined
-	}
+	there := own.here
 	if m.part(own, old); !there() {
 		t.Error("the end of the stream before takes the client for gone")
 	}
 	if m.part(own, current); there() {
 		t.Error("the end of its last stream does not")
+	}
+}
+
+// TestReportsWaitForTheirClient: after a restart a report does not come before those that
+// the daemon before had taken and not kept. They would be taken for told already.
+func TestReportsWaitForTheirClient(t *testing.T) {
+	n := openNursery(t)
+	if _, err := n.rpc.Admit(t.Context(), &v1.AdmitRequest{Token: n.token, Name: "a", BudgetUcredits: 1e9, Command: []string{"true"}}); err != nil {
+		t.Fatal(err)
+	}
+	n.m.mu.Lock()
+	own := n.m.session[n.token]
+	n.m.mu.Unlock()
+	back := func(joined bool) {
+		own.mu.Lock()
+		own.joined = joined
+		own.mu.Unlock()
+	}
+	report := func() error {
+		_, err := n.rpc.Report(t.Context(), &v1.ReportRequest{Token: n.token, Name: "a", Units: 1, Batch: 2})
+		return err
+	}
+	back(false)
+	if err := report(); connect.CodeOf(err) != connect.CodeUnavailable {
+		t.Errorf("away: %v, want unavailable: the client asks again", err)
+	}
+	back(true)
+	if err := report(); err != nil {
+		t.Errorf("back: %v", err)
+	}
+	if _, err := n.rpc.Exited(t.Context(), &v1.ExitedRequest{Token: n.token, Name: "a"}); err != nil {
+		t.Error(err)
 	}
 }
 

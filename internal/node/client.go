@@ -46,7 +46,7 @@ type Session struct {
 	events  chan *v1.Event
 	gone    chan struct{} // closed when the stream has ended for good
 	crew    sync.WaitGroup
-	breaks  atomic.Uint64 // how often the stream of a durable market broke
+	breaks  atomic.Uint64 // how often it was tried to come back into a durable market
 
 	mu      sync.Mutex
 	token   string // another one after a durable market came back that did not know it
@@ -219,7 +219,6 @@ func (s *Session) follow(life context.Context, stream *connect.ServerStreamForCl
 		if !away {
 			return
 		}
-		s.breaks.Add(1)
 		s.events <- &v1.Event{Kind: EventAway}
 		if stream = s.rejoin(life); stream != nil {
 			s.mu.Lock()
@@ -260,6 +259,7 @@ func (s *Session) rejoin(life context.Context) *connect.ServerStreamForClient[v1
 			return nil
 		case <-time.After(wait):
 		}
+		s.breaks.Add(1) // also where a daemon lets it in and ends before it can say so
 		stream, err := s.enter(life, &v1.JoinRequest{Resume: s.id()})
 		if connect.IsWireError(err) && connect.CodeOf(err) == connect.CodeUnauthenticated {
 			stream, err = s.enter(life, s.hello)

@@ -250,8 +250,8 @@ func TestNothingIsLeftOfTheDead(t *testing.T) {
 // TestMemory is the whole of it: the second fifty thousand of a hundred thousand
 // lives takes no more memory than the first did.
 func TestMemory(t *testing.T) {
-	if os.Getenv("MAXWELL_LONG") != "1" {
-		t.Log("only with MAXWELL_LONG=1: 100,000 lives take minutes")
+	if os.Getenv("MAXWELL_LONG") == "" {
+		t.Log("only with MAXWELL_LONG set: 100,000 lives take minutes")
 		return
 	}
 	const half = 50_000

@@ -47,7 +47,7 @@ type Running struct {
 	telling sync.Mutex // guards what follows: one report at a time, in order
 	batch   uint64     // number of the last report
 	told    []report   // the last of them: a daemon that dies may not have kept them
-	breaks  uint64     // of the session's, after which told was told again
+	breaks  uint64     // of the session's, when told was told
 
 	over     chan struct{} // closed when the main process ended
 	reported chan struct{} // closed when nothing more can be reported

@@ -393,6 +393,7 @@ func (s service) Started(ctx context.Context, req *v1.StartedRequest) (*v1.Start
 		if s.m.loop.has(mem) {
 			mem.started = true
 			s.m.loop.demon.Started(mem.slot)
+			s.m.loop.record() // with the number of the last report until now, not of one to come
 		}
 	})
 	return &v1.StartedResponse{}, nil
@@ -445,6 +446,11 @@ func (s service) Report(ctx context.Context, req *v1.ReportRequest) (*v1.ReportR
 	mem, err := s.member(ctx, req.GetToken(), req.GetName())
 	if err != nil {
 		return nil, err
+	}
+	// Numbered reports come in order. Those that the daemon before has taken and not kept
+	// come first, and the client knows that it has to tell them once its stream has broken.
+	if req.GetBatch() != 0 && s.m.durable() && !mem.session.here() {
+		return nil, connect.NewError(connect.CodeUnavailable, errors.New("the session's client is not back; join first"))
 	}
 	s.m.loop.post(func() {
 		if batch := req.GetBatch(); batch != 0 && batch <= mem.batch {

@@ -63,6 +63,13 @@ func (s *session) take() []*v1.Event {
 	return list
 }
 
+// here reports whether its client is there.
+func (s *session) here() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joined
+}
+
 // made is the process of its client.
 func (s *session) made() process {
 	s.mu.Lock()
