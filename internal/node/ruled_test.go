@@ -67,6 +67,17 @@ func TestARulesWalletIsNobodysToTake(t *testing.T) {
 			t.Fatal(err)
 		}
 		takes(connect.CodeNotFound, c)
+		for _, n := range []string{"4", "5"} {
+			if _, err := c.Admit(ctx, &v1.AdmitRequest{Token: token, Name: name + n, BidMilli: 2000, Wallet: "lab", BudgetUcredits: 1000e6}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for to, want := range map[string]connect.Code{"pocket": connect.CodePermissionDenied, name + "5": 0} {
+			_, err := c.Transfer(ctx, &v1.TransferRequest{From: name + "4", To: to, AmountUcredits: 5})
+			if err == nil && want != 0 || err != nil && connect.CodeOf(err) != want {
+				t.Errorf("move its money by a budget to %s: %v, want %v", to, err, want)
+			}
+		}
 	}
 	if _, err := h.as(1003).Admit(ctx, &v1.AdmitRequest{Token: h.session(h.as(1003)), Name: "theirs", BidMilli: 2000, Wallet: "lab"}); connect.CodeOf(err) != connect.CodeNotFound {
 		t.Errorf("the wallet of others' rule: %v", err)

@@ -235,17 +235,23 @@ func (m *Market) earns(mem *member, units int64) bool {
 	return amount < leastForUser && m.loop.demon.MintedFor(mem.slot) < leastForUser || m.makes(mem.uid, amount) == nil
 }
 
-// keepsMade refuses to move what was made for a user's workload to where it would stay:
-// into a wallet, or to a workload that leaves to one what it has. Called on the loop's
-// thread.
+// keepsMade refuses to move what is not a user's own to where it would stay his: what was
+// made for his workload, or given to it by a wallet that others share, into a wallet, or to
+// a workload that leaves to one what it has. Called on the loop's thread.
 func (m *Market) keepsMade(a actor, from, to demon.Holder) error {
 	if a.admin || !m.durable() || from.Wallet != "" {
 		return nil
 	}
 	giver, _ := m.loop.demon.LineOf(from.Slot)
 	taker, _ := m.loop.demon.LineOf(to.Slot)
-	if giver.Wallet != "" || to.Wallet == "" && taker.Wallet == "" {
+	into := cmp.Or(to.Wallet, taker.Wallet)
+	_, own := m.ownsWallet(a, giver.Wallet)
+	switch {
+	case into == "" || into == giver.Wallet || own:
 		return nil
+	case giver.Wallet != "":
+		return connect.NewError(connect.CodePermissionDenied,
+			fmt.Errorf("what %s has is from %s, which is not yours, and stays with what that pays; ask an admin", giver.Name, giver.Wallet))
 	}
 	return m.mints(a, "what was made for "+giver.Name+" stays with workloads that no wallet pays")
 }
