@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"golang.org/x/sys/unix"
@@ -120,5 +122,98 @@ func TestARefusalOfFormIsNotRemembered(t *testing.T) {
 	req.Name, req.BidMilli = "job", 2000
 	if _, err := eve.Admit(t.Context(), req); err != nil {
 		t.Errorf("the id of what was never tried: %v", err)
+	}
+}
+
+// TestNobodyFillsTheDisk: a user changes the market at once as often as he may have
+// workloads, and then so often a second; others and admins do not notice, and what stops
+// work is never put off.
+func TestNobodyFillsTheDisk(t *testing.T) {
+	var r rates
+	now := time.Now()
+	for i := range changesAtOnce {
+		if wait := r.take(1, now); wait != 0 {
+			t.Fatalf("change %d waits %v", i, wait)
+		}
+	}
+	if wait := r.take(1, now); wait != changeEvery {
+		t.Errorf("one more waits %v, want %v", wait, changeEvery)
+	}
+	for range 3 {
+		if now = now.Add(changeEvery); r.take(1, now) != 0 || r.take(1, now) == 0 {
+			t.Error("later it is not one for each time that passed")
+		}
+	}
+	if wait := r.take(2, now); wait != 0 {
+		t.Errorf("another user waits %v", wait)
+	}
+	for uid := range uint32(5000) { // who has done nothing since is not remembered
+		now = now.Add(changeEvery)
+		r.take(10+uid, now)
+	}
+	if wait := r.take(1, now); len(r.at) > 1001 || wait != 0 {
+		t.Errorf("%d users are remembered, and the first waits %v", len(r.at), wait)
+	}
+
+	m := openNursery(t).m
+	own := unknownUser - 1 // no user of this machine
+	m.rates.mu.Lock()
+	m.rates.at = map[uint32]time.Time{own: time.Now().Add(2 * changesAtOnce * changeEvery)}
+	m.rates.mu.Unlock()
+	want := func(what string, err error, code connect.Code) {
+		t.Helper()
+		if err == nil && code != 0 || err != nil && connect.CodeOf(err) != code {
+			t.Errorf("%s: %v, want %v", what, err, code)
+		}
+	}
+	want("too often", m.mayChange(own, &v1.SetBidRequest{}), connect.CodeResourceExhausted)
+	want("too often, and stops", m.mayChange(own, &v1.StopRequest{}), 0)
+	want("an admin", m.mayChange(0, &v1.SetBidRequest{}), 0)
+	trouble := func(err error) {
+		m.keeper.mu.Lock()
+		m.keeper.err = err
+		m.keeper.mu.Unlock()
+	}
+	trouble(errLost)
+	want("on a full disk", m.mayChange(0, &v1.SetBidRequest{}), connect.CodeUnavailable)
+	want("on a full disk, and stops", m.mayChange(own, &v1.StopRequest{}), 0)
+	want("on a full disk, and disarms", m.mayChange(0, &v1.SetEnforceRequest{}), 0)
+	trouble(nil)
+}
+
+// TestAFloodOfChangesIsRefused: a user who changes his bid without end is refused, and an
+// admin's change is made.
+func TestAFloodOfChangesIsRefused(t *testing.T) {
+	h := hostMarket(t)
+	eve, ctx := h.as(1003), t.Context()
+	h.admit(eve, h.session(eve), "hers", 1000e6)
+	var refused atomic.Bool
+	var crew sync.WaitGroup
+	for range 16 {
+		crew.Go(func() {
+			for range changesAtOnce / 4 { // four times as many as are let
+				if refused.Load() {
+					return
+				}
+				_, err := eve.SetBid(ctx, &v1.SetBidRequest{Name: "hers", BidMilli: 3000})
+				switch {
+				case connect.CodeOf(err) == connect.CodeResourceExhausted:
+					refused.Store(true)
+				case err != nil:
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	crew.Wait()
+	if !refused.Load() {
+		t.Error("nobody was refused")
+	}
+	if _, err := h.as(0).SetBid(ctx, &v1.SetBidRequest{Name: "hers", BidMilli: 2000}); err != nil {
+		t.Errorf("an admin: %v", err)
+	}
+	if _, err := eve.Stop(ctx, &v1.StopRequest{Name: "hers"}); err != nil {
+		t.Errorf("stop: %v", err)
 	}
 }

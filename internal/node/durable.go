@@ -235,6 +235,9 @@ func (m *Market) answerNotes(uid uint32, req change, out proto.Message) []note {
 func mutate[T proto.Message](ctx context.Context, m *Market, uid uint32, req change, effect func(l *loop) (T, error)) (T, error) {
 	out, err := once(ctx, &m.answers, uid, req, func() (T, error) {
 		var out T
+		if err := m.mayChange(uid, req); err != nil {
+			return out, err
+		}
 		err := error(errClosing)
 		m.loop.do(func() {
 			if out, err = effect(m.loop); err != nil || !m.durable() {

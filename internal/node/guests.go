@@ -435,6 +435,9 @@ func (s service) Attach(ctx context.Context, req *v1.AttachRequest) (*v1.AttachR
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("groups that others made are attached by a daemon alone: start one with maxwell daemon"))
 	}
 	out, err := once(ctx, &s.m.answers, a.uid, req, func() (*v1.AttachResponse, error) {
+		if err := s.m.mayChange(a.uid, req); err != nil {
+			return nil, err
+		}
 		dir, err := s.m.groupOf(req)
 		if err == nil {
 			if err = a.governs(dir); err != nil && req.GetCgroup() != "" {

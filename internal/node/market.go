@@ -65,6 +65,7 @@ type Market struct {
 	users     users
 	seen      glance
 	departed  departed
+	rates     rates
 	changes   atomic.Uint64 // births, burials and what was changed about the living
 
 	attaching sync.Mutex // one group at a time becomes a guest: they must not overlap

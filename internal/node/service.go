@@ -197,6 +197,9 @@ func (s service) admit(ctx context.Context, own *session, req *v1.AdmitRequest) 
 	if err := m.room(own.uid); err != nil {
 		return nil, err
 	}
+	if err := m.pace(own.uid); err != nil {
+		return nil, err
+	}
 	asked := proto.CloneOf(req) // req is what its fingerprint is of
 	asked.Command = clipAll(asked.GetCommand(), maxCommand)
 	var err error
