@@ -83,6 +83,14 @@ func (c *chronicle) buried(mem *member) {
 	c.dead = append(c.dead, mem)
 }
 
+// before notes those who died before all that are noted, newest first.
+func (c *chronicle) before(list []*member) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	slices.Reverse(list)
+	c.dead = append(list, c.dead...)
+}
+
 // graves are the dead, newest first, that keep accepts; at most limit.
 func (c *chronicle) graves(limit int, keep func(*member) bool) []*member {
 	c.mu.Lock()

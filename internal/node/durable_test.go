@@ -65,3 +65,30 @@ func TestNothingIsCountedTwice(t *testing.T) {
 		t.Errorf("it runs all the time: used %d before, %v", used, err)
 	}
 }
+
+// TestTheDeadAreRereadOnce: who is buried while a daemon starts has his receipt in the
+// journal by the time that the receipts are read, and is the newest of the dead.
+func TestTheDeadAreRereadOnce(t *testing.T) {
+	n := openNursery(t)
+	n.lives(t, 3)
+	m, all := n.m, func(*member) bool { return true }
+	was := m.chronicle.graves(10, all)
+	m.chronicle.mu.Lock()
+	m.chronicle.dead = m.chronicle.dead[2:] // the newest was buried by this process
+	m.chronicle.mu.Unlock()
+	if err := m.keeper.write(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.reread(&past{keeper: m.keeper}); err != nil {
+		t.Fatal(err)
+	}
+	now := m.chronicle.graves(10, all)
+	if len(was) != 3 || len(now) != 3 {
+		t.Fatalf("%d have died, %d are known", len(was), len(now))
+	}
+	for i := range now {
+		if now[i].serial != was[i].serial {
+			t.Errorf("place %d: %s, want %s", i, now[i].name, was[i].name)
+		}
+	}
+}

@@ -16,9 +16,14 @@ import (
 	"github.com/maxwell-hypervisor/maxwell/internal/journal"
 )
 
-// reread takes the last receipts, events and answers into memory.
+// reread takes the last receipts, events and answers into memory. Whoever was buried since
+// the start has a receipt there, too, and is known already.
 func (m *Market) reread(p *past) error {
 	store := p.keeper.store
+	known := make(map[uint64]bool)
+	for _, mem := range m.chronicle.graves(mostDead, func(*member) bool { return true }) {
+		known[mem.serial] = true
+	}
 	var dead []*member
 	for d, err := range store.Documents(journal.Query{Kind: ofReceipt, Newest: true, Limit: mostDead}) {
 		g := grave{Workload: message{&v1.Workload{}}}
@@ -30,6 +35,9 @@ func (m *Market) reread(p *past) error {
 		}
 		w := g.Workload.Message.(*v1.Workload)
 		serial, _ := strconv.ParseUint(d.Key, 10, 64)
+		if known[serial] {
+			continue
+		}
 		mem := &member{name: w.GetName(), serial: serial, uid: d.UID, client: w.GetClient(), closed: w, buried: make(chan struct{})}
 		close(mem.buried)
 		if s := m.session[g.Session]; s != nil {
@@ -41,9 +49,7 @@ func (m *Market) reread(p *past) error {
 		}
 		dead = append(dead, mem)
 	}
-	for _, mem := range slices.Backward(dead) {
-		m.chronicle.buried(mem)
-	}
+	m.chronicle.before(dead)
 	var events []happening
 	for d, err := range store.Documents(journal.Query{Kind: ofEvent, Newest: true, Limit: mostEvents / 2}) {
 		e := &v1.Event{}
