@@ -451,9 +451,11 @@ func (w *week) ended(c *charge, p *purse, asked bool) {
 // daemon: it reads it once.
 func (w *week) rounding() time.Duration { return time.Duration(w.restarts+2) * time.Microsecond }
 
-// afterDeath is what a killed task may still run when its group says that it is empty
-// and the market takes the last reading: 56 us were seen on a busy machine.
-const afterDeath = time.Millisecond
+// afterDeath is what a killed task may still have to be counted for when its group says
+// that it is empty and the market takes the last reading: the kernel counts at the
+// scheduler's tick, 4 ms at 250 Hz, and the meter waits 2 ms for a task that another one
+// keeps off the processor. 1.5 ms were seen on a busy machine.
+const afterDeath = 5 * time.Millisecond
 
 // unsettled is how much a running workload may have used that the newest statement
 // does not have yet: its two cores, for an epoch and a statement's age, on a machine
