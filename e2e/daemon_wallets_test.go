@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -169,6 +170,20 @@ func (b *bank) balanced() map[string]int64 {
 	return books.Accounts
 }
 
+// settled is balanced once these workloads hold nothing: the books are shown as they
+// were 100 ms ago at most.
+func (b *bank) settled(workloads ...string) map[string]int64 {
+	b.t.Helper()
+	var books map[string]int64
+	b.until("settled", func() bool {
+		books = b.balanced()
+		return !slices.ContainsFunc(workloads, func(name string) bool {
+			return books["deposit:"+name] != 0 || books["wallet:"+name] != 0
+		})
+	})
+	return books
+}
+
 const dollars = 1_000_000 // micro-$J
 
 // TestDaemonAllowanceIsLivedOn: a workload that spends a wallet is paused when that is
@@ -200,7 +215,7 @@ func TestDaemonAllowanceIsLivedOn(t *testing.T) {
 	if r.code != 143 && r.code != 137 {
 		t.Errorf("the workload's client: %v", r)
 	}
-	all := b.balanced()
+	all := b.settled("job")
 	came := 80*dollars + int64(time.Since(opened).Seconds()*dollars)
 	spent := all["heat"] + all["treasury"]
 	minted := -all["mint"]
@@ -251,7 +266,7 @@ func TestDaemonParentBoundsItsChildren(t *testing.T) {
 	}
 	b.finish(drawing)
 	b.finish(granted)
-	books := b.balanced()
+	books := b.settled("drawing", "granted")
 	if have := books["wallet:org"] + books["wallet:anna"] + books["wallet:ben"] + books["heat"] + books["treasury"]; have != 100*dollars || -books["mint"] != 100*dollars {
 		t.Errorf("100 $J are %d: %v", have, books)
 	}

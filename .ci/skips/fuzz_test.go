@@ -11,6 +11,7 @@ import (
 func FuzzRun(f *testing.F) {
 	f.Add(`{"Action":"pass","Package":"p","Test":"TestA"}` + "\n" + `{"Action":"pass","Package":"p"}`)
 	f.Add(`{"Action":"output","Package":"p","Test":"T","Output":"maxwell-skip: bpf: no\n"}` + "\n" + `{"Action":"skip","Package":"p","Test":"T"}`)
+	f.Add(`{"Action":"output","Package":"p","Test":"T","Output":"maxwell-skip: b: o"}` + "\n" + `{"Action":"skip","Package":"p","Test":"T"}`)
 	f.Add(`{"Action":"fail","Package":"p"}`)
 	f.Add("go: no such package\n{}\nnull\n[1]\n\"x\"")
 	f.Fuzz(func(t *testing.T, in string) {

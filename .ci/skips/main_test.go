@@ -52,7 +52,7 @@ func TestPolicy(t *testing.T) {
 				`{"ImportPath":"p","Action":"build-fail"}` + "\n",
 			"", "p.go:1: no\n0 passed, 1 failed, 0 skipped\n", "1 tests failed",
 		},
-		{"is empty", "go: no such package\n", "", "go: no such package\n0 passed, 0 failed, 0 skipped\n", "no test ran"},
+		{"is empty", "go: no such package\n", "", "go: no such package\n0 passed, 0 failed, 0 skipped\n", "no test passed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out strings.Builder
