@@ -90,7 +90,7 @@ type Policy struct {
 type Input struct {
 	Now       unit.Instant
 	Solvent   bool // it can pay for its own energy, whatever others bid
-	Winning   bool // it has or will have core time in this epoch
+	Winning   bool // it has or will have core time in this epoch, or wants none
 	Populated bool // its group has a living process
 	Started   bool // its first process was put into the group, now or before
 

@@ -461,3 +461,26 @@ func TestSoftGates(t *testing.T) {
 		t.Errorf("asleep in a crowd and rich it has a gate")
 	}
 }
+
+// TestSleeperIsNotWaiting: who wants no core time is not priced out, however dear it is.
+func TestSleeperIsNotWaiting(t *testing.T) {
+	b := newBench(t, nil)
+	sleeper := b.admit(Admission{Name: "sleeper", Budget: 100 * dollar, Bid: 1500})
+	hogs := map[int32]time.Duration{}
+	for _, name := range []string{"a", "b"} {
+		hogs[b.admit(Admission{Name: name, Budget: 1000 * dollar, Bid: 8000})] = tick / 2
+	}
+	for i := range 40 {
+		b.pass(tick, hogs)
+		if have := b.line(sleeper).State; i > 0 && have != apoptosis.Running { // a newcomer is not ranked yet
+			t.Fatalf("tick %d: it wants nothing and is %v", i, have)
+		}
+	}
+	hogs[sleeper] = 0 // wakes
+	for range 10 {
+		b.pass(tick, hogs)
+	}
+	if have := b.line(sleeper).State; have != apoptosis.Waiting {
+		t.Errorf("outbid and awake it is %v", have)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/maxwell-hypervisor/maxwell/apoptosis"
+	"github.com/maxwell-hypervisor/maxwell/market"
 	"github.com/maxwell-hypervisor/maxwell/unit"
 )
 
@@ -31,7 +32,7 @@ func (d *Demon) decide(out *Decisions) {
 			w.trip = d.tripped(w)
 		}
 		acts := w.life.Step(apoptosis.Input{
-			Now: d.now, Solvent: solvent, Winning: w.last.Time > 0 || w.ran > 0,
+			Now: d.now, Solvent: solvent, Winning: w.last.Time > 0 || w.ran > 0 || w.last.Refusal == market.NoDemand,
 			Populated: w.usage.Populated, Started: w.started,
 			Spent: w.purse.total(), Budget: d.limit(w),
 			LaneUsed: d.laneUsed(w), Trip: w.trip, ChildGone: w.gone, ChildSignaled: w.killed,
