@@ -193,7 +193,9 @@ func (m *Market) owns(uid uint32, pid int) bool {
 }
 
 // entrance is a group into which the market can move a process.
-type entrance interface{ Enter(pid int) error }
+type entrance interface {
+	Enter(pid int, lives func() bool) error
+}
 
 // moves reports whether the market has to put mem's process into its group: a user
 // cannot put one into a group of root's.
@@ -251,10 +253,15 @@ func (m *Market) move(ctx context.Context, mem *member, pid int) error {
 	case inside:
 		return denied("is in a workload already")
 	}
-	if err := unix.PidfdSendSignal(fd, 0, nil, 0); err != nil {
+	lives := func() bool { return unix.PidfdSendSignal(fd, 0, nil, 0) == nil }
+	if !lives() {
 		return denied("is not there")
 	}
-	if err := mem.group.(entrance).Enter(pid); err != nil {
+	switch err := mem.group.(entrance).Enter(pid, lives); {
+	case err == nil:
+	case errors.Is(err, cgroup.ErrGone):
+		return denied("is not there any more")
+	default:
 		return connect.NewError(connect.CodeInternal, err)
 	}
 	return nil
