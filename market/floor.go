@@ -17,6 +17,10 @@ const (
 	maxSlices = 64
 )
 
+// stride: the deposits of those before every sixteenth order are noted, so that the
+// floor's 64 turns are found without a walk past everybody.
+const stride = 16
+
 // golden is 2^64 divided by the golden ratio. Steps of it around a circle hit
 // every arc in proportion to its length, and never leave an arc of share s
 // alone for much longer than 1/s steps (three-distance theorem).
@@ -63,8 +67,14 @@ func (m *Market) grantFloor(e *Epoch, orders []Order, out []Allocation, deposits
 	passed, next := uint64(0), 0
 	for k := 0; next < n; k++ {
 		i := k
-		if len(m.turn) > 0 {
+		switch {
+		case len(m.turn) > 0:
 			i = int(m.turn[k])
+		case k%stride == 0: // pass over those whom no turn hits
+			for k/stride+1 < len(m.marks) && m.marks[k/stride+1] <= turns[next] {
+				k += stride
+			}
+			i, passed = k, m.marks[k/stride]
 		}
 		if out[i].Time == 0 {
 			continue

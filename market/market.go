@@ -34,6 +34,7 @@ type Market struct {
 	cells [Buckets]cell
 	tied  []member // the marginal bucket in canonical order
 	turn  []int32  // orders by id, where they do not come so
+	marks []uint64 // deposits of those before every stride-th order
 	curve curve
 }
 
@@ -84,14 +85,10 @@ func (e *Epoch) allowance() int64 {
 	return energyOf(unit.CoreTime(e.Length), e.Watts)
 }
 
-// score is what a bid is worth above its reserve: per core-second, or in Watts
-// per joule (micro-$J per J), so that of two equal bids the cooler wins.
-func (e *Epoch) score(o *Order) Bucket {
-	above := o.Bid - o.Reserve
-	if e.Unit == Watts {
-		above = unit.Rate(unit.MulDivSat(int64(above), 1_000_000, int64(max(o.Energy, 1))))
-	}
-	return BucketOf(above)
+// perJoule turns what a bid is worth above its reserve, per core-second, into what it
+// is worth per joule (micro-$J per J), so that of two equal bids the cooler wins.
+func perJoule(above unit.Rate, e unit.Microwatts) unit.Rate {
+	return unit.Rate(unit.MulDivSat(int64(above), 1_000_000, int64(max(e, 1))))
 }
 
 // check refuses what no caller may ask.

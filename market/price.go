@@ -25,12 +25,14 @@ func (m *Market) Price(e Epoch, uses []Use, rents []unit.Wide) Outcome {
 		Spot: e.Base, Marginal: m.curve.marginal(s),
 	}
 	out.Spot += min(e.perCoreSecond(out.Marginal, s), math.MaxInt64-e.Base)
+	clear(rents)
+	if s.fits {
+		return out
+	}
 	for i := range uses {
-		if s.fits {
-			rents[i] = unit.Wide{}
-			continue
+		if u := &uses[i]; u.Used > u.Floor { // most losers: nothing above the floor
+			rents[i] = m.rent(&e, u)
 		}
-		rents[i] = m.rent(&e, &uses[i])
 	}
 	return out
 }
@@ -87,21 +89,25 @@ func (m *Market) tally(e *Epoch, uses []Use) sold {
 		}
 		want, ran, floor := u.times()
 		p := part{int64(want - floor), int64(ran - floor)}
+		c := &m.cells[u.Score]
+		if c.demand|c.used == 0 {
+			m.book.set(u.Score)
+		}
+		c.demand = min(c.demand+want-floor, huge)
+		c.used += ran - floor
+		s.demand = min(s.demand+want, huge)
+		s.used += ran
 		if limited {
 			s.energy = min(s.energy+energyOf(want, u.Energy), huge)
 		}
 		if e.Unit == Watts {
 			p = e.part(u)
+			floors += energyOf(floor, u.Energy)
+		} else {
+			floors += int64(floor)
 		}
-		s.demand = min(s.demand+want, huge)
-		s.used += ran
 		used += p.used
-		floors += e.amount(floor, u.Energy)
 		s.widest = max(s.widest, p.want)
-		c := &m.cells[u.Score]
-		m.book.set(u.Score)
-		c.demand = min(c.demand+want-floor, huge)
-		c.used += ran - floor
 		c.amount = min(c.amount+p.want, huge)
 	}
 	s.fits = s.demand <= e.Cores && (!limited || s.energy <= e.allowance())
@@ -145,18 +151,20 @@ func (e *Epoch) perCoreSecond(b Bucket, s sold) unit.Rate {
 // rent is the area under the others' curve over the units u used, at most its
 // own score over them: nobody pays more than it bid.
 func (m *Market) rent(e *Epoch, u *Use) unit.Wide {
-	if u.Used <= u.Floor { // most losers: nothing above the floor
-		return unit.Wide{}
-	}
 	p := e.part(u)
 	if p.used == 0 {
 		return unit.Wide{}
 	}
 	c := &m.curve
 	own := int(c.rank[u.Score])
-	end := c.areaWithout(own, p.want, c.sold)
-	from := c.areaWithout(own, p.want, max(0, c.sold-p.used))
-	area := end.minus(from)
+	var area wide
+	if p.used == p.want && c.sold-p.used > c.start[own] {
+		// Who used all it wanted pays for what comes next: its own demand, taken
+		// out before both ends, cancels out.
+		area = c.upTo(c.sold + p.want).minus(c.whole)
+	} else {
+		area = c.areaWithout(own, p.want, c.sold).minus(c.areaWithout(own, p.want, max(0, c.sold-p.used)))
+	}
 	most := product(c.score[own], uint64(p.used))
 	if most.less(area) {
 		area = most
@@ -250,12 +258,7 @@ func (c *curve) areaWithout(k int, want, p int64) wide {
 	if p <= c.start[k] {
 		want = 0
 	}
-	// Who used all it wanted asks for the area up to S.
-	area := c.whole
-	if p+want != c.sold {
-		area = c.upTo(p + want)
-	}
-	return area.minus(product(c.score[k], uint64(want)))
+	return c.upTo(p + want).minus(product(c.score[k], uint64(want)))
 }
 
 // marginal is the best score that was not served.

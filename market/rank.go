@@ -30,8 +30,12 @@ func (m *Market) Rank(e Epoch, orders []Order, out []Allocation) {
 	deposits := uint64(0)
 	r := supply{time: e.Cores, energy: e.allowance()}
 	sorted, last := true, uint64(0)
+	m.marks = m.marks[:0]
 	for i := range orders {
 		o, a := &orders[i], &out[i]
+		if i%stride == 0 {
+			m.marks = append(m.marks, deposits)
+		}
 		sorted = sorted && o.ID >= last
 		last = o.ID
 		e.admit(o, a)
@@ -64,7 +68,11 @@ func (e *Epoch) admit(o *Order, a *Allocation) {
 		a.Class, a.Refusal = Frozen, BelowReserve
 		return
 	}
-	a.Score = e.score(o)
+	above := o.Bid - o.Reserve
+	if e.Unit == Watts {
+		above = perJoule(above, o.Energy)
+	}
+	a.Score = BucketOf(above)
 	a.Cap = o.affords(e.backing(o), max(o.Demand, e.Cores))
 	switch {
 	case o.Demand == 0:
