@@ -5,13 +5,18 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	v1 "github.com/maxwell-hypervisor/maxwell/internal/api/maxwell/v1"
+	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/cgroup"
 	"github.com/maxwell-hypervisor/maxwell/internal/dispatch/launch"
 	"github.com/maxwell-hypervisor/maxwell/internal/host"
 	"github.com/maxwell-hypervisor/maxwell/internal/host/hosttest"
@@ -95,7 +100,9 @@ func benchmarkNode(b *testing.B, kind meter.Kind, n, births int) {
 }
 
 // BenchmarkBirth is one short workload from admission to burial in a market of
-// nobody else: the time it takes, and what the market process spends on it.
+// nobody else: the time it takes, what the market process spends on it, and what the
+// kernel alone takes to make and remove as many groups: no market that gives every
+// workload its own can spend less.
 func BenchmarkBirth(b *testing.B) {
 	dir := b.TempDir()
 	s, err := Join(b.Context(), JoinOptions{Dir: dir, Client: "bench", Settings: Settings{Enforce: "cgroup", Epoch: time.Second}})
@@ -125,7 +132,52 @@ func BenchmarkBirth(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(processTime(b, pid)-before)/float64(born)/1e3, "market-us/birth")
+	spent := float64(processTime(b, pid)-before) / float64(born) / 1e3
+	bare := bareGroups(b)
+	b.ReportMetric(spent, "market-us/birth")
+	b.ReportMetric(bare, "bare-us/birth")
+	b.ReportMetric(spent/bare, "market/bare")
+}
+
+// bareGroups is the processor time that making and removing a workload's groups
+// takes the kernel, in microseconds.
+func bareGroups(b *testing.B) float64 {
+	roots, err := host.Open()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer roots.Close()
+	e, err := cgroup.Open(cgroup.Config{Name: fmt.Sprintf("maxwell-bare-%d", os.Getpid())}, roots)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const births = 200
+	began := threadTime(b)
+	for i := range births {
+		for _, r := range e.Roots() {
+			if err := os.Mkdir(filepath.Join(r.Dir, fmt.Sprint("bare", i)), 0o755); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for _, r := range e.Roots() {
+			if err := os.Remove(filepath.Join(r.Dir, fmt.Sprint("bare", i))); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	return float64(threadTime(b)-began) / births / 1e3
+}
+
+// threadTime is the processor time of the calling thread.
+func threadTime(b *testing.B) time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
 }
 
 func pidOf(b testing.TB, dir string) int {
