@@ -80,3 +80,28 @@ func TestCaps(t *testing.T) {
 		})
 	}
 }
+
+// TestABidBelowItsOwnEnergyIsSaid: such a command never runs by itself. Its caller
+// hears so, unless he asked for silence, and a command that runs is left in peace.
+func TestABidBelowItsOwnEnergyIsSaid(t *testing.T) {
+	t.Parallel()
+	needCgroups(t)
+	const said = "stuck does not run: its bid of 0.5x is below what its own energy costs; raise it: maxwell bid stuck 1x"
+	for name, c := range map[string]struct {
+		args []string
+		says bool
+	}{
+		"below": {[]string{"--bid", "0.5x"}, true},
+		"quiet": {[]string{"--bid", "0.5x", "-q"}, false},
+		"above": {[]string{"--bid", "1.5x"}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			args := append([]string{"run", "--name", "stuck", "--timeout", "3s"}, c.args...)
+			r := run(t, append(args, "--", "sh", "-c", "while :; do :; done")...)
+			if r.code != 124 || strings.Contains(r.stderr, said) != c.says || strings.Contains(r.stderr, "does not run") != c.says {
+				t.Errorf("says %v: %v", c.says, r)
+			}
+		})
+	}
+}

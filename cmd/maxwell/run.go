@@ -265,9 +265,12 @@ type follower struct {
 // follow passes signals on and prints notices until the tree is gone.
 func (f *follower) follow(ctx context.Context) error {
 	events := f.market.Events()
+	settled := time.After(stuckAfter)
 	var trouble error
 	for {
 		select {
+		case <-settled:
+			f.stuck(ctx)
 		case <-f.running.Done():
 			return trouble
 		case s := <-f.signals:
@@ -278,6 +281,29 @@ func (f *follower) follow(ctx context.Context) error {
 				continue
 			}
 			f.notice(e)
+		}
+	}
+}
+
+// stuckAfter is how long a command may take to get its first core time before its
+// caller hears why it cannot.
+const stuckAfter = time.Second
+
+// stuck says that the command does not run, where it will not run by itself: at a bid
+// below what its own energy costs no neighbour's end helps it.
+func (f *follower) stuck(ctx context.Context) {
+	if f.spec.quiet {
+		return
+	}
+	s, err := f.market.Snapshot(ctx, false)
+	if err != nil {
+		return // whoever follows the command sees it end
+	}
+	name := f.running.Wallet()
+	for _, w := range s.GetWorkloads() {
+		if w.GetName() == name && w.GetState() == "waiting" && w.GetRefusal() == "below reserve" && modeOf(w).Enforce == "on" {
+			fmt.Fprintf(f.a.err, "maxwell: %s does not run: its bid of %s is below what its own energy costs; raise it: maxwell bid %s 1x\n",
+				name, unit.Price(w.GetBidMilli()), name)
 		}
 	}
 }
