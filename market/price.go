@@ -90,7 +90,7 @@ func (m *Market) tally(e *Epoch, uses []Use) sold {
 		want, ran, floor := u.times()
 		p := part{int64(want - floor), int64(ran - floor)}
 		c := &m.cells[u.Score]
-		if c.demand|c.used == 0 {
+		if c.demand == 0 {
 			m.book.set(u.Score)
 		}
 		c.demand = min(c.demand+want-floor, huge)

@@ -284,3 +284,39 @@ func TestRankAgainstReference(t *testing.T) {
 		}
 	})
 }
+
+// TestFloorPassesOverNobody: where orders come by id the floor's turns are found by
+// skipping, else by walking past everybody. Both give everybody the same.
+func TestFloorPassesOverNobody(t *testing.T) {
+	for _, n := range []int{1, stride - 1, stride, stride + 1, 500, 1000} {
+		e, orders, _ := crowd(n, Cores)
+		for i := range orders {
+			orders[i].Deposit = unit.Credits(1 + i*i%97)
+			orders[i].Solvent = i%3 > 0 || n < 3 // whole strides, too, of those who stand in nobody's way:
+			if i/stride%4 == 1 {
+				orders[i].Demand = 0
+			}
+		}
+		back := slices.Clone(orders)
+		slices.Reverse(back)
+		skips, walks := New(Config{}), New(Config{})
+		have, want := make([]Allocation, n), make([]Allocation, n)
+		floors := 0
+		for epoch := range 20 {
+			skips.Rank(e, orders, have)
+			walks.Rank(e, back, want)
+			slices.Reverse(want)
+			for i := range have {
+				if have[i] != want[i] {
+					t.Fatalf("%d orders, epoch %d, order %d: %+v, want %+v", n, epoch, i, have[i], want[i])
+				}
+				if have[i].Floor > 0 {
+					floors++
+				}
+			}
+		}
+		if floors == 0 {
+			t.Errorf("%d orders: nobody got floor", n)
+		}
+	}
+}
