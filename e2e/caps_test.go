@@ -86,7 +86,7 @@ func TestCaps(t *testing.T) {
 func TestABidBelowItsOwnEnergyIsSaid(t *testing.T) {
 	t.Parallel()
 	needCgroups(t)
-	const said = "stuck does not run: its bid of 0.5x is below what its own energy costs; raise it: maxwell bid stuck 1x"
+	const said = "stuck is held: it bids 0.5x, less than its own energy costs; what helps: maxwell explain stuck"
 	for name, c := range map[string]struct {
 		args []string
 		says bool
@@ -99,7 +99,7 @@ func TestABidBelowItsOwnEnergyIsSaid(t *testing.T) {
 			t.Parallel()
 			args := append([]string{"run", "--name", "stuck", "--timeout", "3s"}, c.args...)
 			r := run(t, append(args, "--", "sh", "-c", "while :; do :; done")...)
-			if r.code != 124 || strings.Contains(r.stderr, said) != c.says || strings.Contains(r.stderr, "does not run") != c.says {
+			if r.code != 124 || strings.Contains(r.stderr, said) != c.says || strings.Contains(r.stderr, "is held") != c.says {
 				t.Errorf("says %v: %v", c.says, r)
 			}
 		})

@@ -302,7 +302,7 @@ func (f *follower) stuck(ctx context.Context) {
 	name := f.running.Wallet()
 	for _, w := range s.GetWorkloads() {
 		if w.GetName() == name && w.GetState() == "waiting" && w.GetRefusal() == "below reserve" && modeOf(w).Enforce == "on" {
-			fmt.Fprintf(f.a.err, "maxwell: %s does not run: its bid of %s is below what its own energy costs; raise it: maxwell bid %s 1x\n",
+			fmt.Fprintf(f.a.err, "maxwell: %s is held: it bids %s, less than its own energy costs; what helps: maxwell explain %s\n",
 				name, unit.Price(w.GetBidMilli()), name)
 		}
 	}

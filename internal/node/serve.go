@@ -37,7 +37,7 @@ var ErrTaken = errors.New("another market governs this machine")
 // Go code is given more processors than there are. The loop comes back from its wait at
 // real-time priority and then needs one of the runtime's; with as many as the machine
 // has, all of them can be held by threads of ours that wait behind a hundred hogs, and
-// the loop was late by 20 to 600 ms (decision 0009). On a large machine two are enough.
+// the loop was late by up to 572 ms (decision 0009).
 const (
 	spare           = 2
 	leastProcessors = 8
