@@ -235,7 +235,10 @@ func (b *balance) survey(elapsed time.Duration, shares []dispatch.Share) {
 		case market.Idle, market.Frozen:
 		}
 		if s.class != market.Loser {
-			s.debt, s.lifted = 0, false
+			// Nothing is owed to a winner. What it ran over as a loser stays: a
+			// winner that is metered by ticks asks for 48 ms of 50 in every other
+			// epoch, and the loser shares the margin in between.
+			s.debt, s.lifted = min(s.debt, 0), false
 		}
 	}
 	b.rescale(elapsed, top)
